@@ -1,0 +1,445 @@
+"""Types, values, nodes and graphs: the data that everything else passes on.
+
+A ``Value`` is a symbolic variable: a leaf, or one result of a ``Node``, which is one application
+of an ``Op``.  Nodes are immutable.  What a user builds keeps its identity; an ``Interner`` makes
+equal nodes one object, so that inside a compilation *equal* is *is*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygraph.dims import Dim, Sym, dim
+from tinygraph.dtypes import DType
+from tinygraph.errors import ShapeError
+
+_HERE = str(Path(__file__).parent)
+_OURS = (_HERE + "/", _HERE + "_rnn/", _HERE + "\\", _HERE + "_rnn\\")
+
+
+def user_source() -> str:
+    """file:line of the innermost frame outside tinygraph, or ''."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not filename.startswith(_OURS) and not filename.startswith("<"):
+            return f"{filename}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+@dataclass(frozen=True)
+class Type:
+    """An element type and a size per axis."""
+
+    dtype: DType
+    dims: tuple[Dim, ...] = ()
+
+    @property
+    def ndim(self) -> int:
+        return len(self.dims)
+
+    @property
+    def broadcastable(self) -> tuple[bool, ...]:
+        """Per axis: is its size 1, known when the graph is built?  Such an axis broadcasts."""
+        return tuple(d == 1 for d in self.dims)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.dims))}]"
+
+    def with_dims(self, dims: Iterable[Dim | int]) -> Type:
+        """The same element type with other sizes."""
+        return Type(self.dtype, tuple(dim(d) for d in dims))
+
+
+def kind_name(type_: Type) -> str:
+    """A type in a user's words: 'float32 matrix'."""
+    names = ("scalar", "vector", "matrix", "3-d tensor", "4-d tensor", "5-d tensor")
+    rank = names[type_.ndim] if type_.ndim < len(names) else f"{type_.ndim}-d tensor"
+    return f"{type_.dtype} {rank}"
+
+
+class Value:
+    """A symbolic variable.
+
+    ``type``    its dtype and sizes;  ``name`` the user's name or None
+    ``source``  file:line of the user's code that made it
+    ``node``    the application that computes it (None for a leaf), and which result it is
+    Equality and hash are identity.
+    """
+
+    def __init__(self, type: Type, node: Node | None = None, index: int = 0,
+                 name: str | None = None, source: str = "") -> None:
+        self.type, self.node, self.index = type, node, index
+        self.name, self.source = name, source
+
+    @property
+    def ndim(self) -> int:
+        return len(self.type.dims)
+
+    @property
+    def dtype(self) -> str:
+        return self.type.dtype.name
+
+    @classmethod
+    def result_class(cls) -> type[Value]:
+        """The class of results computed from values of this class."""
+        return cls
+
+    def __repr__(self) -> str:
+        return self.name or f"<{self.type}>"
+
+    def __reduce__(self) -> Any:
+        # Values are pickled as parts of graphs: rebuild without running __init__ of a subclass.
+        return _restore, (type(self),), self.__dict__
+
+
+def _restore(cls: type) -> Any:
+    return cls.__new__(cls)
+
+
+def describe(value: Value) -> str:
+    """A variable in a message: its name, kind and line."""
+    what = value.name or (f"result of {value.node.op}" if value.node else "unnamed variable")
+    where = f", {value.source}" if value.source else ""
+    return f"{what} ({kind_name(value.type)}{where})"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A relation between sizes ('eq' or 'le') that only a run can confirm.
+
+    ``error`` is raised with ``text``, in which {left} and {right} stand for the two numbers.
+    """
+
+    left: Dim
+    relation: str
+    right: Dim
+    text: str
+    error: type[Exception] = ShapeError
+
+    def substitute(self, f: Callable[[Sym], Dim]) -> Guard:
+        return dataclasses.replace(
+            self, left=self.left.substitute(f), right=self.right.substitute(f))
+
+    def holds(self) -> bool | None:
+        """True or False where that is known, else None."""
+        left, right = self.left.const, self.right.const
+        if self.left == self.right:
+            return True
+        if left is None or right is None:
+            return None
+        return left == right if self.relation == "eq" else left <= right
+
+    def check(self, env: Mapping[Sym, int]) -> None:
+        """Raise ``error`` unless the relation holds for these sizes."""
+        left, right = self.left.evaluate(env), self.right.evaluate(env)
+        if not (left == right if self.relation == "eq" else left <= right):
+            raise self.error(self.text.format(left=left, right=right))
+
+
+class Op:
+    """What a node applies.  Subclasses are frozen dataclasses; their fields are their parameters.
+
+    infer     the types of the results;  raises ShapeError or TypeError in the user's words
+    requires  the relations between sizes that ``infer`` could neither prove nor refute
+    numpy     the meaning: arrays in, a tuple of arrays out; ``env(d)`` evaluates a Dim
+    vjp       the gradient: cotangents of the results in (None where there is none),
+              cotangents of the inputs out (None: no dependence)
+    batch     the results of the same op where every input whose flag is set has one more,
+              leading axis of size n; every result has it; None where there is no such form
+    lower     emit loops, through the context that lowering passes in
+    """
+
+    def infer(self, *inputs: Value) -> tuple[Type, ...]:
+        raise NotImplementedError(f"{type(self).__name__}.infer")
+
+    def requires(self, *inputs: Value) -> Iterable[Guard]:
+        return ()
+
+    def numpy(self, env: Callable[[Dim], int], *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        raise NotImplementedError(f"{type(self).__name__}.numpy")
+
+    def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
+        raise NotImplementedError(f"{type(self).__name__}.vjp")
+
+    def batch(self, inputs: Sequence[Any], batched: Sequence[bool], n: Dim
+              ) -> tuple[Any, ...] | None:
+        return None
+
+    def lower(self, context: Any, node: Node) -> None:
+        raise NotImplementedError(f"{type(self).__name__}.lower")
+
+    def __str__(self) -> str:
+        fields = [
+            f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self)  # type: ignore
+            if f.repr]
+        return type(self).__name__.lower() + (f"{{{', '.join(fields)}}}" if fields else "")
+
+
+class Node:
+    """One application of an op.  ``outputs`` are its results."""
+
+    __slots__ = ("op", "inputs", "outputs")
+
+    def __init__(self, op: Op, inputs: tuple[Value, ...], types: tuple[Type, ...],
+                 cls: type[Value], source: str) -> None:
+        self.op, self.inputs = op, inputs
+        self.outputs = tuple(cls(t, self, i, source=source) for i, t in enumerate(types))
+
+    def __repr__(self) -> str:
+        return f"{self.op}({', '.join(map(repr, self.inputs))})"
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.op, self.inputs, self.outputs
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.op, self.inputs, self.outputs = state
+
+
+def apply(op: Op, *inputs: Value, cls: type[Value] | None = None, source: str | None = None
+          ) -> tuple[Any, ...]:
+    """The results of ``op`` on ``inputs``; they are of the class of the operands (so that a
+    user's variables make user's variables), or ``cls`` for an op without operands."""
+    types = op.infer(*inputs)
+    if cls is None:
+        cls = _common_class(inputs)
+    return Node(op, tuple(inputs), types, cls, user_source() if source is None else source).outputs
+
+
+def _common_class(inputs: Sequence[Value]) -> type[Value]:
+    best: type[Value] = Value
+    for value in inputs:
+        candidate = value.result_class()
+        if issubclass(candidate, best):
+            best = candidate
+    return best
+
+
+def toposort(outputs: Iterable[Value], stop: Container[Value] = ()) -> list[Node]:
+    """Every node that ``outputs`` need, operands first, in a stable order; values in ``stop``
+    count as leaves."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack: list[tuple[Node, Iterator[Value]]] = []
+    for out in outputs:
+        if out.node is None or out.node in done or out in stop:
+            continue
+        done.add(out.node)
+        stack.append((out.node, iter(out.node.inputs)))
+        while stack:
+            node, rest = stack[-1]
+            child = next((v.node for v in rest
+                          if v.node and v.node not in done and v not in stop), None)
+            if child is None:
+                order.append(node)
+                stack.pop()
+            else:
+                done.add(child)
+                stack.append((child, iter(child.inputs)))
+    return order
+
+
+def leaves(outputs: Iterable[Value]) -> list[Value]:
+    """The leaf variables that ``outputs`` need, in the order of first use."""
+    outputs = list(outputs)
+    found: dict[Value, None] = {}
+    for node in toposort(outputs):
+        for v in node.inputs:
+            if v.node is None:
+                found[v] = None
+    for v in outputs:
+        if v.node is None:
+            found[v] = None
+    return list(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Closed: every leaf of ``outputs`` is one of ``inputs``.  Compared by identity."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        loose = set(leaves(self.outputs)) - set(self.inputs)
+        if loose:
+            raise ValueError(f"graph is not closed: {', '.join(map(describe, loose))}")
+
+    def nodes(self) -> list[Node]:
+        """Its nodes, operands first."""
+        return toposort(self.outputs)
+
+    def __repr__(self) -> str:
+        return f"<graph of {len(self.nodes())} nodes>"
+
+
+def users(graph: Graph) -> dict[Value, list[Node]]:
+    """Every value of ``graph`` with the nodes that read it."""
+    out: dict[Value, list[Node]] = {v: [] for v in graph.inputs}
+    for node in graph.nodes():
+        for v in node.inputs:
+            out.setdefault(v, []).append(node)
+        for v in node.outputs:
+            out.setdefault(v, [])
+    return out
+
+
+def map_field(x: Any, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Graph]) -> Any:
+    """A field of an op, with every Dim and every Graph in it replaced."""
+    if isinstance(x, Dim):
+        return on_dim(x)
+    if isinstance(x, Graph):
+        return on_graph(x)
+    if type(x) is tuple:
+        mapped = tuple(map_field(y, on_dim, on_graph) for y in x)
+        return x if all(a is b for a, b in zip(x, mapped, strict=True)) else mapped
+    return x
+
+
+def map_op(op: Op, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Graph]) -> Op:
+    """``op`` with every Dim and Graph among its fields replaced; ``op`` itself if none changed."""
+    changes = {}
+    for f in dataclasses.fields(op):  # type: ignore[arg-type]
+        old = getattr(op, f.name)
+        new = map_field(old, on_dim, on_graph)
+        if new is not old:
+            changes[f.name] = new
+    return dataclasses.replace(op, **changes) if changes else op  # type: ignore[type-var]
+
+
+def op_dims(op: Op) -> Iterator[Dim]:
+    """Every Dim among the fields of ``op``."""
+    found: list[Dim] = []
+
+    def note(d: Dim) -> Dim:
+        found.append(d)
+        return d
+
+    map_op(op, note, lambda g: g)
+    return iter(found)
+
+
+def subgraphs(op: Op) -> list[Graph]:
+    """Every Graph among the fields of ``op`` (the body of a scan)."""
+    found: list[Graph] = []
+
+    def note(g: Graph) -> Graph:
+        found.append(g)
+        return g
+
+    map_op(op, lambda d: d, note)
+    return found
+
+
+def replace(outputs: Sequence[Value], mapping: Mapping[Value, Value],
+            make: Callable[..., tuple[Any, ...]] = apply) -> list[Any]:
+    """``outputs`` rebuilt with the keys of ``mapping`` replaced.  Untouched parts are shared."""
+    memo: dict[Value, Value] = dict(mapping)
+    for node in toposort(outputs, stop=mapping):
+        inputs = [memo.get(v, v) for v in node.inputs]
+        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            fresh = make(node.op, *inputs, source=node.outputs[0].source)
+            for old, new in zip(node.outputs, fresh, strict=True):
+                new.name = new.name or old.name
+                memo.setdefault(old, new)
+    return [memo.get(v, v) for v in outputs]
+
+
+class Interner:
+    """Makes equal nodes one object, for the length of one compilation.
+
+    Bodies of scans are interned too: their inputs become canonical parameters, so that two
+    bodies that compute the same thing are one Graph.
+    """
+
+    def __init__(self, cls: type[Value]) -> None:
+        self.cls = cls
+        self._nodes: dict[tuple[Any, ...], Node] = {}
+        self._owned: set[Node] = set()
+        self._graphs: dict[tuple[Any, ...], Graph] = {}
+        self._params: dict[tuple[int, Type], Value] = {}
+
+    def owns(self, node: Node) -> bool:
+        return node in self._owned
+
+    def param(self, index: int, type_: Type) -> Value:
+        """The canonical ``index``-th input of a body."""
+        found = self._params.get((index, type_))
+        if found is None:
+            found = self.cls(type_, name=f"p{index}")
+            self._params[index, type_] = found
+        return found
+
+    def make(self, op: Op, *inputs: Value, source: str = "", **_: Any) -> tuple[Any, ...]:
+        """The one node of ``op`` on ``inputs``."""
+        op = map_op(op, lambda d: d, self.body)
+        key = (op, inputs)
+        node = self._nodes.get(key)
+        if node is None:
+            outputs = apply(op, *inputs, cls=self.cls, source=source)
+            node = outputs[0].node
+            self._nodes[key] = node
+            self._owned.add(node)
+        return node.outputs
+
+    def values(self, outputs: Sequence[Value], memo: dict[Value, Value]) -> list[Any]:
+        """``outputs`` with every node interned; ``memo`` maps leaves (and what is known)."""
+        pending = [v for v in outputs if v not in memo]
+        for node in _unowned(pending, memo, self._owned):
+            inputs = [memo.get(v, v) for v in node.inputs]
+            fresh = self.make(node.op, *inputs, source=node.outputs[0].source)
+            for old, new in zip(node.outputs, fresh, strict=True):
+                new.name = new.name or old.name
+                memo.setdefault(old, new)
+        return [memo.get(v, v) for v in outputs]
+
+    def graph(self, graph: Graph) -> Graph:
+        """``graph`` with every node interned; its inputs stay."""
+        return Graph(graph.inputs, tuple(self.values(graph.outputs, {})))
+
+    def body(self, graph: Graph) -> Graph:
+        """``graph`` as a body: canonical inputs, interned nodes, one object per content."""
+        known = self._graphs.get((graph.inputs, graph.outputs))
+        if known is not None:
+            return known
+        params = tuple(self.param(i, v.type) for i, v in enumerate(graph.inputs))
+        memo: dict[Value, Value] = dict(zip(graph.inputs, params, strict=True))
+        for node in toposort(graph.outputs):
+            inputs = [memo.get(v, v) for v in node.inputs]
+            fresh = self.make(node.op, *inputs, source=node.outputs[0].source)
+            for old, new in zip(node.outputs, fresh, strict=True):
+                new.name = new.name or old.name
+                memo[old] = new
+        outputs = tuple(memo.get(v, v) for v in graph.outputs)
+        key = (params, outputs)
+        if key not in self._graphs:
+            self._graphs[key] = Graph(params, outputs)
+        return self._graphs[key]
+
+
+def _unowned(outputs: Sequence[Value], memo: Mapping[Value, Value], owned: set[Node]
+             ) -> list[Node]:
+    """The nodes under ``outputs`` that are neither owned nor in ``memo``, operands first."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack = [(v.node, False) for v in reversed(outputs) if v.node]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+            continue
+        if node in done or node in owned or all(v in memo for v in node.outputs):
+            continue
+        done.add(node)
+        stack.append((node, True))
+        stack.extend((v.node, False) for v in reversed(node.inputs)
+                     if v.node and v not in memo)
+    return order

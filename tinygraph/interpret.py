@@ -1,0 +1,64 @@
+"""Run a graph node by node with the NumPy meaning of every op: the oracle of every test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tinygraph.dims import Dim, Sym
+from tinygraph.graph import Value, describe, op_dims, toposort
+from tinygraph.errors import MissingInputError
+
+
+class Sizes:
+    """The sizes of one run: symbols are learnt from inputs, or computed from scalar values."""
+
+    def __init__(self, env: Mapping[Sym, int] | None = None) -> None:
+        self.env: dict[Sym, int] = dict(env or {})
+
+    def __call__(self, d: Dim) -> int:
+        return d.evaluate(self.env)
+
+    def learn(self, value: Value, array: np.ndarray) -> None:
+        """Bind the symbols that are whole axes of ``value`` to the shape of ``array``."""
+        for d, n in zip(value.type.dims, array.shape, strict=True):
+            atoms = [m for m, c in d.terms if c == 1 and len(m) == 1]
+            if len(d.terms) == 1 and atoms and isinstance(atoms[0][0], Sym):
+                self.env.setdefault(atoms[0][0], n)
+
+
+def evaluate(outputs: Sequence[Value], inputs: Mapping[Value, np.ndarray],
+             sizes: Sizes | None = None) -> list[np.ndarray]:
+    """The arrays of ``outputs``, given those of the leaves.
+
+    Raises MissingInputError for a leaf without a value.
+    """
+    sizes = sizes or Sizes()
+    known: dict[Value, np.ndarray] = {}
+    for value, array in inputs.items():
+        known[value] = array
+        sizes.learn(value, array)
+    for node in toposort(outputs):
+        if node.outputs[0] in known:
+            continue
+        for d in op_dims(node.op):
+            _bind_scalars(d, known, sizes)
+        arrays = [_value(v, known) for v in node.inputs]
+        for out, array in zip(node.outputs, node.op.numpy(sizes, *arrays), strict=True):
+            known[out] = array
+            sizes.learn(out, array)
+    return [_value(v, known) for v in outputs]
+
+
+def _value(v: Value, known: Mapping[Value, np.ndarray]) -> np.ndarray:
+    if v not in known:
+        raise MissingInputError(f"no value for {describe(v)}")
+    return known[v]
+
+
+def _bind_scalars(d: Dim, known: dict[Value, np.ndarray], sizes: Sizes) -> None:
+    for sym in d.syms():
+        if sym not in sizes.env and sym.value is not None:
+            (array,) = evaluate([sym.value], known, Sizes(sizes.env))
+            sizes.env[sym] = int(array)

@@ -1,0 +1,250 @@
+"""``scan`` as users call it (Theano's contract), desugared to one Scan.
+
+Sequence taps become offset views, output taps -1..-K become K carries of which K-1 are
+renamings, ``go_backwards`` a reversed view; what the step reads from outside is found by itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinygraph.dims import Dim, minimum
+from tinygraph.errors import MissingInputError
+from tinygraph.graph import Graph, Value, apply, describe, kind_name, leaves, replace, toposort
+from tinygraph.ops.arithmetic import as_value
+from tinygraph.ops.sizes import as_dim
+from tinygraph.ops.views import axis_region, reverse, row, slice_
+from tinygraph.scan_module.groups import Groups, Inputs, Outputs
+from tinygraph.scan_module.op import Scan
+from tinygraph.tensor.variable import Tensor
+
+
+class OrderedUpdates(dict[Any, Any]):
+    """Updates of shared variables, in order: {shared variable: its new value}."""
+
+
+@dataclass
+class Recurrence:
+    """One output of the step: where it starts and which of its past values the step reads.
+
+    ``states[j]`` is the parameter for tap -(j+1); ``inits[j]`` what it holds at step 0.
+    """
+
+    taps: tuple[int, ...] = ()
+    states: list[Any] = field(default_factory=list)
+    inits: list[Any] = field(default_factory=list)
+
+
+def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None,
+         non_sequences: Any = None, n_steps: Any = None, truncate_gradient: int = -1,
+         go_backwards: bool = False, mode: Any = None, name: str | None = None,
+         profile: bool = False, allow_gc: Any = None, strict: bool = False,
+         return_list: bool = False) -> tuple[Any, OrderedUpdates]:
+    """Apply ``fn`` step by step along the first axis of ``sequences``.
+
+    fn(*rows, *past outputs, *non_sequences) returns the outputs of one step: a variable or a
+    list of them, optionally with updates of shared variables as ``(outputs, updates)``.
+    sequences: variables, or dict(input=x, taps=[...]), walked along axis 0 (from the end with
+    go_backwards).  outputs_info: per output its initial state (the step then reads its last
+    value), dict(initial=x, taps=[...]), or None (the step does not read it).  With taps below -1
+    ``initial`` has a leading time axis.  n_steps: an int or integer scalar; without it the
+    shortest sequence decides.  truncate_gradient=k: the gradient runs over the last k steps.
+    strict: every outer variable that the step reads must be in non_sequences.
+
+    Returns (outputs, updates): each output stacked over time, shape (n_steps, ...), one variable
+    or a list of them; updates to pass on to ``function``.
+
+    Raises ValueError where the initial state and the step's output differ in dtype or number of
+    axes, where neither sequences nor n_steps are given, or where counts do not match.
+    """
+    del mode, profile, allow_gc  # Theano's; the compiler decides by itself
+    seqs, rows, length = _sequences(_listed(sequences), go_backwards)
+    steps = _n_steps(n_steps, length)
+    infos = None if outputs_info is None else _listed(outputs_info)
+    recurrences = [_recurrence(info, k, steps) for k, info in enumerate(infos or [])]
+    others = [_variable(x) for x in _listed(non_sequences)]
+    states = [r.states[-tap - 1] for r in recurrences for tap in r.taps]
+    _name_parameters(fn, [*rows, *states])
+    outputs, updates = _results(fn(*rows, *states, *others))
+    if infos is None:
+        recurrences = [Recurrence() for _ in outputs]
+    if len(outputs) != len(recurrences):
+        raise ValueError(f"scan: the step returns {len(outputs)} outputs, but outputs_info has "
+                         f"{len(recurrences)} entries; write one per output, None for an output "
+                         "that the step does not read")
+    for k, (out, recurrence) in enumerate(zip(outputs, recurrences, strict=True)):
+        _check_state(k, out, recurrence)
+    carries, news, inits = [], [], []
+    for out, recurrence in zip(outputs, recurrences, strict=True):
+        carries += recurrence.states
+        news += [out, *recurrence.states][:len(recurrence.states)]
+        inits += recurrence.inits
+    shared_states = [Tensor(shared.type, name=shared.name) for shared in updates]
+    memo = dict(zip(updates, shared_states, strict=True))
+    body_outputs = replace([*news, *updates.values(), *outputs], memo)
+    consts = _captured(body_outputs, [*rows, *carries, *shared_states])
+    if strict:
+        _check_strict(consts, [*others, *seqs, *inits, *updates])
+    params = [Tensor(v.type, name=v.name, source=v.source) for v in consts]
+    body_outputs = replace(body_outputs, dict(zip(consts, params, strict=True)))
+    inside = Inputs(tuple(rows), (*carries, *shared_states), tuple(params))
+    split = len(inside.carries)
+    results = Outputs(tuple(body_outputs[:split]), tuple(body_outputs[split:]))
+    body = Graph((*inside.seqs, *inside.carries, *inside.consts), tuple(body_outputs))
+    op = Scan(body, Groups.of(inside, results), steps, truncate_gradient, name=name or "")
+    done = op.groups.outputs(apply(op, *seqs, *inits, *updates, *consts, cls=Tensor))
+    new_values = dict(zip(updates, done.carries[len(inits):], strict=True))
+    stacks = list(done.stacks)
+    if not stacks:
+        return None, OrderedUpdates(new_values)
+    single = len(stacks) == 1 and not return_list
+    return (stacks[0] if single else stacks), OrderedUpdates(new_values)
+
+
+def _listed(x: Any) -> list[Any]:
+    if x is None:
+        return []
+    return list(x) if isinstance(x, (list, tuple)) else [x]
+
+
+def _variable(x: Any) -> Any:
+    return as_value(x, cls=Tensor)
+
+
+def _sequences(specs: list[Any], go_backwards: bool) -> tuple[list[Any], list[Any], Dim | None]:
+    """The sequence operands, the parameter for a row of each, and the shortest length."""
+    tapped: list[tuple[Any, tuple[int, ...]]] = []
+    for spec in specs:
+        taps: Any = spec.get("taps", [0]) if isinstance(spec, dict) else [0]
+        x = _variable(spec["input"] if isinstance(spec, dict) else spec)
+        if x.ndim == 0:
+            raise TypeError(f"scan: sequence {describe(x)} has no axis to walk along; pass it in "
+                            "non_sequences")
+        taps = (taps,) if isinstance(taps, int) else tuple(taps)
+        tapped.append((reverse(x) if go_backwards else x, taps))
+    lengths = [x.type.dims[0] - (max(*taps, 0, 0) - min(*taps, 0, 0)) for x, taps in tapped]
+    length: Dim | None = None
+    for d in lengths:
+        length = d if length is None else minimum(length, d)
+    seqs, rows = [], []
+    for (x, taps), d in zip(tapped, lengths, strict=True):
+        for tap in taps:
+            seqs.append(slice_(x, axis_region(x, 0, tap - min(*taps, 0, 0), d)))
+            rows.append(Tensor(x.type.with_dims(x.type.dims[1:]), name=x.name, source=x.source))
+    return seqs, rows, length
+
+
+def _n_steps(n_steps: Any, length: Dim | None) -> Dim:
+    if n_steps is None:
+        if length is None:
+            raise ValueError("scan: neither sequences nor n_steps is given, so the number of "
+                             "steps is unknown; write n_steps=")
+        return length
+    return as_dim(n_steps)
+
+
+def _recurrence(info: Any, k: int, steps: Dim) -> Recurrence:
+    """The carries behind entry k of outputs_info."""
+    if info is None or (isinstance(info, dict) and info.get("initial") is None):
+        return Recurrence()
+    given: Any = info.get("taps", [-1]) if isinstance(info, dict) else [-1]
+    taps = (given,) if isinstance(given, int) else tuple(given)
+    if any(tap >= 0 for tap in taps):
+        raise ValueError(f"scan: outputs_info[{k}] has taps {list(taps)}; an output's taps must "
+                         "be negative")
+    initial = _variable(info["initial"] if isinstance(info, dict) else info)
+    depth = -min(taps)
+    if depth == 1:
+        inits = [initial]
+    else:
+        if initial.ndim == 0:
+            raise ValueError(f"scan: {describe(initial)} must have a leading axis of {depth} past "
+                             f"values for taps {list(taps)}")
+        inits = [row(initial, depth - 1 - j) for j in range(depth)]
+    states = [Tensor(x.type, name=initial.name, source=initial.source) for x in inits]
+    return Recurrence(taps, states, inits)
+
+
+def _name_parameters(fn: Callable[..., Any], params: Sequence[Value]) -> None:
+    """Parameters take the names that the step gives them, for messages and printing."""
+    try:
+        names = [p.name for p in inspect.signature(fn).parameters.values()
+                 if p.kind is not p.VAR_POSITIONAL]
+    except (TypeError, ValueError):  # a builtin has no signature
+        return
+    for param, param_name in zip(params, names, strict=False):
+        param.name = param_name
+
+
+def _results(returned: Any) -> tuple[list[Any], dict[Any, Any]]:
+    """The outputs and the updates among what the step returned."""
+    outputs, updates = returned, None
+    if _are_updates(returned):
+        outputs, updates = [], returned
+    elif isinstance(returned, tuple) and len(returned) == 2 and _are_updates(returned[1]):
+        outputs, updates = returned
+        if _are_updates(outputs):
+            raise ValueError("scan: the step must return (outputs, updates), in this order")
+    outputs = [] if outputs is None else _listed(outputs)
+    for k, out in enumerate(outputs):
+        if not isinstance(out, Value):
+            raise ValueError(f"scan: output {k} of the step is {out!r}, not a variable; write "
+                             "T.constant(...) for a constant")
+    return outputs, dict(updates or {})
+
+
+def _are_updates(x: Any) -> bool:
+    if isinstance(x, dict):
+        return True
+    pairs = isinstance(x, list) and len(x) > 0
+    return pairs and all(isinstance(p, tuple) and len(p) == 2 for p in x)
+
+
+def _check_state(k: int, out: Any, recurrence: Recurrence) -> None:
+    if not recurrence.states:
+        return
+    state = recurrence.states[0]
+    if out.type.dtype is state.type.dtype and out.ndim == state.ndim:
+        return
+    init = recurrence.inits[0]
+    if out.type.dtype is not state.type.dtype:
+        fix = (f"write initial.astype({out.dtype!r}), or cast the step's output to "
+               f"{state.dtype!r}")
+    else:
+        fix = "give both the same number of axes"
+    raise ValueError(
+        f"scan: the carry {state.name or k} starts as {kind_name(init.type)} ({describe(init)}), "
+        f"but the step returns {kind_name(out.type)} for it ({describe(out)}); {fix}")
+
+
+def _captured(outputs: Sequence[Value], params: Sequence[Value]) -> list[Value]:
+    """The outer values that the step reads: the largest expressions without a parameter.
+    Constants and sizes are written into the body instead."""
+    inner = set(params)
+    for node in toposort(outputs):
+        if any(v in inner for v in node.inputs):
+            inner.update(node.outputs)
+    found: dict[Value, None] = {}
+    stack = list(reversed(outputs))
+    seen: set[Value] = set()
+    while stack:
+        v = stack.pop()
+        if v in seen or v in params:
+            continue
+        seen.add(v)
+        if v not in inner and leaves([v]):
+            found[v] = None
+        elif v.node is not None:
+            stack.extend(reversed(v.node.inputs))
+    return list(found)
+
+
+def _check_strict(consts: Sequence[Value], listed: Sequence[Value]) -> None:
+    allowed = set(listed) | set(leaves(listed))
+    for v in leaves(consts):
+        if v not in allowed:
+            raise MissingInputError(f"scan: the step reads {describe(v)}, which is not in "
+                                    "non_sequences; list it there, or drop strict=True")

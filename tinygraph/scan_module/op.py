@@ -1,0 +1,112 @@
+"""Scan: a loop in the graph.
+
+    (*finals, *stacks) = Scan(*sequences, *initial states, *constants)
+
+Step t reads row t of every sequence, the carries that step t-1 left (the initial states at
+t = 0) and the constants; it gives new carries and one row for every stack.  Stacks never contain
+the initial state.  ``Groups`` alone knows which operand is which, on both sides of the boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinygraph.dims import Dim, dim, nonnegative, prove_equal
+from tinygraph.errors import ShapeError
+from tinygraph.graph import Graph, Guard, Node, Op, Type, Value, describe
+from tinygraph.interpret import Sizes, evaluate
+from tinygraph.scan_module.groups import Groups
+from tinygraph.scan_module.vjp import scan_vjp
+
+
+@dataclass(frozen=True)
+class Scan(Op):
+    """``n_steps`` rounds of ``body``.
+
+    truncate  the gradient runs over the last so many steps (-1: all)
+    lazy      a request, made by the gradient, for the rows of inner values of a scan that is in
+              the graph already: pass *saved* answers it by a stack of that scan or recomputation
+    """
+
+    body: Graph
+    groups: Groups
+    n_steps: Dim
+    truncate: int = -1
+    lazy: bool = False
+    name: str = field(default="", compare=False)
+
+    def infer(self, *inputs: Value) -> tuple[Type, ...]:
+        given, params = self.groups.inputs(inputs), self.groups.inputs(self.body.inputs)
+        results = self.groups.outputs(self.body.outputs)
+        for seq, item in zip(given.seqs, params.seqs, strict=True):
+            if seq.type.dtype is not item.type.dtype or seq.ndim != item.ndim + 1:
+                raise TypeError(f"scan: sequence {describe(seq)} does not fit row {item.type}")
+        pairs = [*zip(given.carries, params.carries, strict=True),
+                 *zip(given.consts, params.consts, strict=True),
+                 *zip(results.carries, params.carries, strict=True)]
+        for value, param in pairs:
+            if value.type.dtype is not param.type.dtype or value.ndim != param.ndim:
+                raise TypeError(f"scan: {describe(value)} does not fit {param.type}")
+            for k, (a, b) in enumerate(zip(value.type.dims, param.type.dims, strict=True)):
+                if prove_equal(a, b) is False:
+                    raise ShapeError(f"scan: axis {k} of {describe(value)} is {a}, but the state "
+                                     f"{param.name or ''} has {b} there")
+        finals = tuple(p.type for p in params.carries)
+        stacks = tuple(s.type.with_dims((self.n_steps, *s.type.dims)) for s in results.stacks)
+        return finals + stacks
+
+    def requires(self, *inputs: Value) -> Iterable[Guard]:
+        given, params = self.groups.inputs(inputs), self.groups.inputs(self.body.inputs)
+        results = self.groups.outputs(self.body.outputs)
+        if not nonnegative(self.n_steps):
+            yield Guard(dim(0), "le", self.n_steps, "scan: n_steps is {right}; it must not be "
+                        "negative")
+        for seq, item in zip(given.seqs, params.seqs, strict=True):
+            yield Guard(self.n_steps, "le", seq.type.dims[0], f"scan: n_steps is {{left}}, but "
+                        f"sequence {describe(seq)} has only {{right}} rows")
+            yield from _same(seq, seq.type.dims[1:], item.type.dims, "row of sequence")
+        for x, p in zip((*given.carries, *given.consts), (*params.carries, *params.consts),
+                        strict=True):
+            yield from _same(x, x.type.dims, p.type.dims, "initial state")
+        for new, p, init in zip(results.carries, params.carries, given.carries, strict=True):
+            yield from _same(new, new.type.dims, p.type.dims,
+                             f"initial state {describe(init)}; the step returns")
+
+    def numpy(self, env: Callable[[Dim], int], *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        given = self.groups.inputs(arrays)
+        params = self.groups.inputs(self.body.inputs)
+        n, carries = env(self.n_steps), list(given.carries)
+        results = self.groups.outputs(self.body.outputs)
+        stacks = [np.zeros((n, *(env(d) for d in s.type.dims)), s.type.dtype.np)
+                  for s in results.stacks]
+        sizes = Sizes(env.env) if isinstance(env, Sizes) else Sizes()
+        for t in range(n):
+            known = dict(zip(params.seqs, (s[t] for s in given.seqs), strict=True))
+            known.update(zip(params.carries, carries, strict=True))
+            known.update(zip(params.consts, given.consts, strict=True))
+            out = self.groups.outputs(evaluate(self.body.outputs, known, Sizes(sizes.env)))
+            carries = list(out.carries)
+            for stack, row in zip(stacks, out.stacks, strict=True):
+                stack[t] = row
+        return (*carries, *stacks)
+
+    def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
+        return scan_vjp(node, self, cotangents)
+
+    def lower(self, context: Any, node: Node) -> None:
+        context.scan(node, self)
+
+    def __str__(self) -> str:
+        title = f" {self.name!r}" if self.name else ""
+        return f"{'lazy ' if self.lazy else ''}scan{title}{{{self.n_steps} steps}}"
+
+
+def _same(x: Value, dims: Sequence[Dim], wanted: Sequence[Dim], what: str) -> Iterable[Guard]:
+    for k, (a, b) in enumerate(zip(dims, wanted, strict=True)):
+        if a != b:
+            yield Guard(a, "eq", b, f"scan: {what} {describe(x)} has size {{left}} on axis {k}, "
+                        "but the step works with {right}")
