@@ -104,7 +104,7 @@ class Put(Op):
         return _batch(self, inputs, batched, n)
 
     def lower(self, context: Any, node: Node) -> None:
-        context.put(node.outputs[0], *node.inputs, self.axis, self.mode)
+        context.put_index(node.outputs[0], *node.inputs, self.axis, self.mode)
 
 
 def _batch(op: Take | Put, inputs: Sequence[Any], batched: Sequence[bool], n: Dim

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.dims import Dim, dim, nonnegative, product, prove_equal
+from tinygraph.dims import Dim, dim, maximum, minimum, nonnegative, product, prove_equal
 from tinygraph.errors import ShapeError
 from tinygraph.graph import Guard, Node, Op, Type, Value, apply, describe
 from tinygraph.ops.arithmetic import broadcast_to, lead
@@ -147,11 +147,13 @@ class Region:
             if not nonnegative(length):
                 yield Guard(dim(0), "le", length, f"a slice of {where} has length {{right}}",
                             IndexError)
-            if low.const is None or low.const < 0:
-                yield Guard(dim(0), "le", low, f"{what} {{right}} is out of range for {where}",
-                            IndexError)
-            yield Guard(high + 1, "le", dims[k], f"{what} {high} is out of range for {where}, "
-                        "whose size is {right}", IndexError)
+            some = minimum(length, dim(1))  # an empty region lies inside whatever its start is
+            if not nonnegative(low):
+                yield Guard(dim(0), "le", some * low,
+                            f"{what} {{right}} is out of range for {where}", IndexError)
+            if not (step == 1 and length == maximum(dims[k] - start, dim(0))):
+                yield Guard(some * (high + 1), "le", dims[k], f"{what} {high} is out of range for "
+                            f"{where}, whose size is {{right}}", IndexError)
 
 
 @dataclass(frozen=True)
@@ -296,7 +298,7 @@ class Concatenate(Op):
                      *(lead(x, b, n) for x, b in zip(inputs, batched, strict=True)))
 
     def lower(self, context: Any, node: Node) -> None:
-        context.concatenate(node.outputs[0], node.inputs, self.regions(node.inputs))
+        context.concatenate(node.outputs[0], node.inputs)
 
 
 def transpose(x: Value, perm: Sequence[int]) -> Any:

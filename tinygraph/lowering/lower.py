@@ -1,0 +1,99 @@
+"""Graph -> loop program: the entry to the rooms of lowering.
+
+    views become index maps, elementwise clusters and reductions nests, dots Gemm statements,
+    scans serial loops; every temp gets its place in one arena.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygraph.dims import Dim, Sym
+from tinygraph.graph import Graph, Value, subgraphs, toposort
+from tinygraph.loops import build as E
+from tinygraph.loops.language import Block, Program
+from tinygraph.lowering.region import Region
+from tinygraph.lowering.storage import Site, Storage
+from tinygraph.lowering.workspace import plan
+from tinygraph.scan_module.op import Scan
+
+# Below this many columns a row does not fill vector registers well: the batch goes there.
+NARROW = 32
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A loop program and what a caller needs to run it.
+
+    sizes      the symbol behind every size parameter, in order
+    constants  arrays passed after inputs and outputs
+    arena      the size of the workspace in bytes
+    outputs    the shape of every output
+    sites      failure sites: what a Check that fails means
+    """
+
+    program: Program
+    sizes: tuple[Sym, ...]
+    constants: tuple[np.ndarray, ...]
+    arena: Dim
+    outputs: tuple[tuple[Dim, ...], ...]
+    sites: tuple[Site, ...]
+
+
+def lower(graph: Graph, name: str = "f") -> Lowered:
+    """The loop program of a closed graph.  Its arguments: inputs, outputs, constants."""
+    storage = Storage(choose_lane(graph))
+    region = Region(storage)
+    for k, value in enumerate(graph.inputs):
+        region.where[value] = storage.argument(value, value.name or f"in{k}", writable=False)
+    targets = [storage.argument(value, f"out{k}", writable=True)
+               for k, value in enumerate(graph.outputs)]
+    for value, target in zip(graph.outputs, targets, strict=True):
+        if value.node is not None:
+            region.targets.setdefault(value, target)
+    region.lower(graph.outputs)
+    for value, target in zip(graph.outputs, targets, strict=True):
+        region.put(value, target)
+    b = E.Builder(taken=("sizes", "args"))
+    region.emit(b)
+    return _finish(name, storage, b.block(), graph.outputs)
+
+
+def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) -> Lowered:
+    offsets, arena = plan(body, storage.temps)
+    places = tuple((buffer, storage.sizes.expr(offset)) for buffer, offset in offsets)
+    arena_bytes = storage.sizes.expr(arena)
+    program = Program(
+        name, tuple(storage.sizes.names.values()),
+        (*storage.args, *storage.constant_buffers), places, arena_bytes, body,
+        len(storage.sites))
+    return Lowered(program, tuple(storage.sizes.names), tuple(storage.constants), arena,
+                   tuple(v.type.dims for v in outputs), tuple(storage.sites))
+
+
+def choose_lane(graph: Graph) -> Dim | None:
+    """The axis that lies innermost: the batch of the recurrent states, where these are narrow
+    matrices (batch, few units) of unknown batch and known width; else None."""
+    votes: Counter[Dim] = Counter()
+    for body_owner in _scans(graph):
+        for state in body_owner.groups.inputs(body_owner.body.inputs).carries:
+            dims = state.type.dims
+            if len(dims) == 2 and dims[0].const is None:
+                narrow = dims[1].const is not None and dims[1].const < NARROW
+                votes[dims[0]] += 1 if narrow else -1
+    best = votes.most_common(1)
+    return best[0][0] if best and best[0][1] > 0 else None
+
+
+def _scans(graph: Graph) -> list[Scan]:
+    found = []
+    for node in toposort(graph.outputs):
+        if isinstance(node.op, Scan):
+            found.append(node.op)
+        for body in subgraphs(node.op):
+            found += _scans(body)
+    return found

@@ -1,0 +1,334 @@
+"""A region: the nodes of one block (a function, or the step of a scan) turned into stages.
+
+Ops come here to be lowered: each op's ``lower`` calls one method.  Elementwise values and
+reductions gather in nests; everything else is a stage of its own.  Stages are written out in
+order when the region is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+
+import numpy as np
+
+from tinygraph.dims import Dim, dim
+from tinygraph.dtypes import int64
+from tinygraph.errors import InternalError
+from tinygraph.graph import Node, Value, toposort
+from tinygraph.loops import build as E
+from tinygraph.loops.language import Binary, Cast, Const, Expr, Select
+from tinygraph.lowering.nest import Nest, Reduction, fill, loop_order
+from tinygraph.lowering.products import lower_dot
+from tinygraph.lowering.scan import lower_scan
+from tinygraph.lowering.storage import Storage
+from tinygraph.lowering.view import View
+from tinygraph.ops.linalg import Dot
+from tinygraph.ops.scalars import ScalarFn
+from tinygraph.ops.views import Concatenate, Region as Part
+
+Stage = Callable[[E.Builder], None]
+
+
+class Region:
+    """Lowers nodes one by one.
+
+    ``where``    the View of every value that is in memory, or a formula
+    ``home``     the nest that computes a value, and its position among the stages
+    ``targets``  where a value must be put, decided before it is lowered
+    ``parts``    per concatenation, the views of its parts
+    ``ready``    the position of the stage after which a value is in memory
+    """
+
+    def __init__(self, storage: Storage, outer: Region | None = None) -> None:
+        self.storage, self.outer = storage, outer
+        self.where: dict[Value, View] = {}
+        self.home: dict[Value, int] = {}
+        self.ready: dict[Value, int] = {}
+        self.targets: dict[Value, View] = {}
+        self.parts: dict[Value, list[View]] = {}
+        self.stages: list[Nest | Stage] = []
+
+    # --- the walk -----------------------------------------------------------------------
+
+    def lower(self, outputs: Sequence[Value]) -> None:
+        """Lower every node that ``outputs`` need and this region does not have yet."""
+        nodes = [n for n in toposort(outputs) if n.outputs[0] not in self.where]
+        for node in reversed(nodes):
+            if isinstance(node.op, Concatenate):
+                self._place_parts(node, nodes)
+        for node in nodes:
+            node.op.lower(self, node)
+
+    def _place_parts(self, node: Node, nodes: Sequence[Node]) -> None:
+        """Let the parts of a concatenation be computed where they belong."""
+        out = node.outputs[0]
+        view = self.targets.get(out) or self.storage.temp(out)
+        self.targets[out] = view
+        self.parts[out] = [view.slice(r) for r in node.op.regions(node.inputs)]  # type: ignore
+        for x, part in zip(node.inputs, self.parts[out], strict=True):
+            if x.node is not None and x not in self.targets:
+                self.targets[x] = part
+
+    def emit(self, b: E.Builder) -> None:
+        """Write all stages."""
+        for stage in self.stages:
+            if isinstance(stage, Nest):
+                stage.emit(b)
+            else:
+                stage(b)
+
+    def add(self, stage: Nest | Stage, *made: Value) -> int:
+        """Append a stage that puts ``made`` in memory; its position."""
+        self.stages.append(stage)
+        for value in made:
+            self.ready[value] = len(self.stages) - 1
+        return len(self.stages) - 1
+
+    # --- memory -------------------------------------------------------------------------
+
+    def allocate(self, value: Value) -> View:
+        """Memory for ``value``: its target, or a fresh temp."""
+        view = self.targets.get(value) or self.storage.temp(value)
+        self.where[value] = view
+        return view
+
+    def view(self, value: Value) -> View:
+        """Where ``value`` is; a value that only a nest knows so far is stored from now on."""
+        found = self.where.get(value)
+        if found is not None:
+            return found
+        if value in self.home:
+            position = self.home[value]
+            nest = self.stages[position]
+            assert isinstance(nest, Nest)
+            nest.stores[value] = self.allocate(value)
+            self.ready[value] = position
+            return self.where[value]
+        if self.outer is None:
+            raise InternalError(f"{value!r} was not lowered")
+        return self.outer.view(value)
+
+    def memory(self, value: Value) -> View:
+        """Where ``value`` is in a buffer; a formula is written out first."""
+        view = self.view(value)
+        if view.buffer is not None:
+            return view
+        target = self.storage.temp(value)
+        self.add(self._copy_nest(view, target), value)
+        self.where[value] = target
+        return target
+
+    def put(self, value: Value, target: View) -> None:
+        """Make sure that ``value`` is at ``target``."""
+        if self.targets.get(value) is target and value in self.home:
+            self.view(value)
+        view = self.view(value)
+        if view is not target:
+            self.add(self._copy_nest(view, target))
+
+    def _copy_nest(self, source: View, target: View) -> Nest:
+        return Nest(target.dims, self.storage.lane, copies=[(source, target)])
+
+    # --- what ops call ------------------------------------------------------------------
+
+    def constant(self, out: Value, array: np.ndarray) -> None:
+        """A literal, or data passed to the program."""
+        if array.size == 1:
+            literal = E.const(array.item(), out.type.dtype)
+            self._formula(out, literal)
+        else:
+            self.where[out] = self.storage.constant(out, array)
+
+    def size(self, out: Value, d: Dim) -> None:
+        """The value of a Dim."""
+        expr = self.storage.sizes.expr(d)
+        self._formula(out, expr if out.type.dtype is int64 else Cast(expr, out.type.dtype))
+
+    def _formula(self, out: Value, literal: Expr) -> None:
+        dims = out.type.dims
+        self.where[out] = View(self.storage.sizes, out.type.dtype, E.index(0), dims,
+                               (dim(0),) * len(dims), literal=literal)
+
+    def iota(self, out: Value) -> None:
+        """0, 1, ...: a view without a buffer is its own flat offset."""
+        self.where[out] = View(self.storage.sizes, out.type.dtype, E.index(0), out.type.dims,
+                               (dim(1),))
+
+    def alias(self, out: Value, view: View) -> None:
+        """``out`` is another view of memory that exists."""
+        self.where[out] = replace(view)
+
+    def reshape(self, out: Value, x: Value) -> None:
+        """Another view if strides can say that, else a row-major copy."""
+        known = x in self.where or x in self.targets or x not in self.home
+        if not known:
+            trial = self.storage.layout(x)
+            if trial.reshape(out.type.dims) is None:
+                self.targets[x] = self.storage.temp(x, dense=True)
+        view = self.view(x).reshape(out.type.dims)
+        if view is None:
+            dense = self.storage.temp(x, dense=True)
+            self.add(self._copy_nest(self.view(x), dense))
+            view = dense.reshape(out.type.dims)
+        if view is None:
+            raise InternalError(f"a dense array of {x.type} cannot be viewed as {out.type}")
+        self.where[out] = view
+
+    def elementwise(self, out: Value, fn: ScalarFn, inputs: Sequence[Value]) -> None:
+        """Join a nest over the same domain, or open one."""
+        position = self._nest_for(out.type.dims, inputs)
+        nest = self.stages[position]
+        assert isinstance(nest, Nest)
+        nest.steps.append((out, fn, tuple(self._operand(x, position) for x in inputs)))
+        self.home[out] = position
+        if out in self.targets:
+            self.view(out)
+
+    def reduce(self, out: Value, kind: str, x: Value, axes: tuple[int, ...]) -> None:
+        """Accumulate in a nest over the domain of ``x``."""
+        position = self._nest_for(x.type.dims, [x])
+        nest = self.stages[position]
+        assert isinstance(nest, Nest)
+        view = self.allocate(out)
+        nest.reductions.append(Reduction(kind, axes, self._operand(x, position), view))
+        self.ready[out] = position
+
+    def _operand(self, x: Value, position: int) -> Value | View:
+        """``x`` as the nest at ``position`` reads it."""
+        return x if self.home.get(x) == position else self.view(x)
+
+    def _nest_for(self, dims: tuple[Dim, ...], inputs: Sequence[Value]) -> int:
+        """The first nest over ``dims`` in which every input is available, else a new one."""
+        earliest = max((self._available(x, dims) for x in inputs), default=0)
+        for position in range(earliest, len(self.stages)):
+            stage = self.stages[position]
+            if isinstance(stage, Nest) and stage.dims == dims and not stage.copies:
+                return position
+        return self.add(Nest(dims, self.storage.lane))
+
+    def _available(self, x: Value, dims: tuple[Dim, ...]) -> int:
+        """The first position at which a nest over ``dims`` can read ``x``."""
+        if x in self.home:
+            nest = self.stages[self.home[x]]
+            same = isinstance(nest, Nest) and nest.dims == dims
+            return self.home[x] + (not same)
+        return max((self.ready[v] + 1 for v in self._sources(x)), default=0)
+
+    def _sources(self, x: Value) -> list[Value]:
+        """The values whose memory ``x`` views."""
+        found, stack = [], [x]
+        while stack:
+            v = stack.pop()
+            if v in self.ready:
+                found.append(v)
+            elif v in self.home:
+                self.view(v)
+                found.append(v)
+            elif v.node is not None and v in self.where:
+                stack.extend(v.node.inputs)
+        return found
+
+    def dot(self, out: Value, op: Dot, x: Value, y: Value) -> None:
+        """A product stage."""
+        a, b, c = self.memory(x), self.memory(y), self.allocate(out)
+        self.add(lambda builder: lower_dot(builder, op, a, b, c), out)
+
+    def concatenate(self, out: Value, inputs: Sequence[Value]) -> None:
+        """Parts that were not computed in place are copied."""
+        self.allocate(out)
+        for x, part in zip(inputs, self.parts[out], strict=True):
+            self.put(x, part)
+        self.add(_nothing, out)
+
+    def unslice(self, out: Value, x: Value, part: Part) -> None:
+        """Zeros with ``x`` at ``part``."""
+        source, target = self.view(x), self.allocate(out)
+        zero = E.const(0, out.type.dtype)
+        self.add(lambda b: fill(b, target, zero))
+        self.add(self._copy_nest(source, target.slice(part)), out)
+
+    def set_slice(self, out: Value, x: Value, y: Value, part: Part) -> None:
+        """A copy of ``x`` with ``y`` at ``part``."""
+        base, source, target = self.view(x), self.view(y), self.allocate(out)
+        self.add(self._copy_nest(base, target))
+        self.add(self._copy_nest(source, target.slice(part)), out)
+
+    def scan(self, node: Node, op: Any) -> None:
+        """A loop stage."""
+        lower_scan(self, node, op)
+
+    def take(self, out: Value, x: Value, index: Value, axis: int) -> None:
+        """out[.., i.., ..] = x[.., index[i..], ..]"""
+        source, indices, target = self.view(x), self.view(index), self.allocate(out)
+        site = self.storage.index_site(x, index, axis)
+
+        def stage(b: E.Builder) -> None:
+            def inner(i: list[Expr], at: list[Expr]) -> None:
+                assert target.buffer is not None
+                b.store(target.buffer, target.flat(i), source.element(at))
+
+            _indexed(b, target, source, indices, axis, site, inner)
+
+        self.add(stage, out)
+
+    def put_index(self, out: Value, x: Value, index: Value, y: Value, axis: int, mode: str
+                  ) -> None:
+        """out = x, then out[.., index[i..], ..] = or += y[.., i.., ..]"""
+        base, indices, values = self.view(x), self.view(index), self.view(y)
+        target = self.allocate(out)
+        site = self.storage.index_site(x, index, axis)
+        self.add(self._copy_nest(base, target))
+
+        def stage(b: E.Builder) -> None:
+            def inner(i: list[Expr], at: list[Expr]) -> None:
+                assert target.buffer is not None
+                b.store(target.buffer, target.flat(at), values.element(i),
+                        "add" if mode == "add" else None)
+
+            _indexed(b, values, target, indices, axis, site, inner)
+
+        self.add(stage, out)
+
+
+def _nothing(b: E.Builder) -> None:
+    """A stage that marks a position."""
+
+
+def _indexed(b: E.Builder, walked: View, indexed: View, indices: View, axis: int, site: int,
+             inner: Callable[[list[Expr], list[Expr]], None]) -> None:
+    """Loops over ``walked``, whose axes are those of ``indexed`` with ``axis`` replaced by the
+    axes of ``indices``; every index is checked before it is used."""
+    rank = len(indices.dims)
+    i: list[Expr] = [E.index(0)] * len(walked.dims)
+    at: list[Expr] = [E.index(0)] * len(indexed.dims)
+    size = indexed.sizes.expr(indexed.dims[axis])
+    index_axes = list(range(axis, axis + rank))
+    others = [k for k in loop_order(walked.dims, None) if k not in index_axes]
+    order = [k for k in index_axes if walked.dims[k] != 1] + others
+
+    def find() -> None:
+        raw = indices.element(i[axis:axis + rank])
+        raw = b.let(raw if raw.dtype is int64 else Cast(raw, int64), "raw")
+        wrapped = b.let(Select(Binary("lt", raw, E.index(0)), E.add(raw, size), raw), "at")
+        inside = Binary("and", Binary("ge", wrapped, E.index(0)), Binary("lt", wrapped, size))
+        b.check(inside, site, (raw, size))
+        at[axis] = wrapped
+
+    def level(rest: list[int], found: bool) -> None:
+        if not found and not any(k in index_axes for k in rest):
+            find()
+            found = True
+        if not rest:
+            inner(i, at)
+            return
+        k = rest[0]
+        with b.loop(walked.sizes.expr(walked.dims[k])) as var:
+            i[k] = var
+            if k not in index_axes:
+                at[k if k < axis else k - rank + 1] = var
+            level(rest[1:], found)
+
+    level(order, False)

@@ -1,0 +1,141 @@
+"""A scan as a serial loop.
+
+A carry lives in rows of one buffer: row t is what step t reads, row t+1 what it writes.  A carry
+that is also stacked keeps all n+1 rows, and the stack, or the stack of the *old* states, is a
+view of them; another keeps two rows, used in turn; one that each step only adds to keeps one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tinygraph.dims import Dim, dim
+from tinygraph.graph import Node, Value, users
+from tinygraph.loops import build as E
+from tinygraph.loops.language import Binary, Expr, Var
+from tinygraph.lowering.view import View
+from tinygraph.ops.arithmetic import Elemwise
+
+if TYPE_CHECKING:
+    from tinygraph.lowering.region import Region
+    from tinygraph.scan_module.op import Scan
+
+
+@dataclass
+class Carry:
+    """Where one carry lives: ``rows`` (axis 0: the rows kept), which are "all", "two" or "one"."""
+
+    param: Value
+    new: Value
+    rows: View
+    kept: str
+
+    def row(self, t: Expr) -> View:
+        """The state after t steps."""
+        if self.kept == "one":
+            return self.rows.row(E.index(0))
+        return self.rows.row(Binary("mod", t, E.index(2)) if self.kept == "two" else t)
+
+
+def lower_scan(region: Region, node: Node, op: Scan) -> None:
+    """Lower a Scan node: storage for carries and stacks, then the loop."""
+    given = op.groups.inputs(node.inputs)
+    params = op.groups.inputs(op.body.inputs)
+    results = op.groups.outputs(op.body.outputs)
+    outs = op.groups.outputs(node.outputs)
+    n = region.storage.sizes.expr(op.n_steps)
+    carries = [_carry(region, op, param, new)
+               for param, new in zip(params.carries, results.carries, strict=True)]
+    for carry, init in zip(carries, given.carries, strict=True):
+        _start(region, carry, init)
+    stacks: list[tuple[Value, View]] = []
+    for item, out in zip(results.stacks, outs.stacks, strict=True):
+        view = _stack_of_carry(item, carries, op.n_steps)
+        if view is None:
+            view = region.targets.get(out) or region.storage.temp(item, rows=op.n_steps)
+            stacks.append((item, view))
+        region.where[out] = view
+    t = Var(region.storage.fresh("step").replace("$", ""), n.dtype)
+    body = type(region)(region.storage, outer=region)
+    for param, seq in zip(params.seqs, given.seqs, strict=True):
+        body.where[param] = region.view(seq).row(t)
+    for param, const in zip(params.consts, given.consts, strict=True):
+        body.where[param] = region.view(const)
+    _lower_body(body, op, carries, stacks, t)
+    for carry, out in zip(carries, outs.carries, strict=True):
+        region.where[out] = carry.row(n)
+
+    def stage(b: E.Builder) -> None:
+        b.note(f"scan {op.name or 'without a name'}: {op.n_steps} steps", node.outputs[0].source)
+        with b.loop(n, hint=t.name) as step:
+            # Views were made over ``t``; the builder's index takes its name.
+            assert step.name == t.name
+            body.emit(b)
+
+    region.add(stage, *node.outputs)
+
+
+def _carry(region: Region, op: Scan, param: Value, new: Value) -> Carry:
+    """Rows for one carry: n+1 if its states are stacked, 1 if it only accumulates, else 2."""
+    results = op.groups.outputs(op.body.outputs)
+    stacked = any(item is param or (item is new and _owner(op, new) is param)
+                  for item in results.stacks)
+    kept = "all" if stacked else "one" if _accumulates(op, param, new) else "two"
+    count = {"all": op.n_steps + 1, "two": dim(2), "one": dim(1)}[kept]
+    return Carry(param, new, region.storage.temp(param, rows=count), kept)
+
+
+def _owner(op: Scan, new: Value) -> Value:
+    """The carry that stores ``new``, where several carries take the same value: the first."""
+    params = op.groups.inputs(op.body.inputs)
+    results = op.groups.outputs(op.body.outputs)
+    return next(p for p, v in zip(params.carries, results.carries, strict=True) if v is new)
+
+
+def _accumulates(op: Scan, param: Value, new: Value) -> bool:
+    """Is the carry read by nothing but the elementwise op that makes its new value (so that
+    reading and writing one place in one iteration is all that happens to it)?"""
+    readers = users(op.body).get(param, [])
+    results = op.groups.outputs(op.body.outputs)
+    return (len(readers) == 1 and readers[0] is new.node and isinstance(readers[0].op, Elemwise)
+            and list(op.body.outputs).count(new) == 1 and param not in results.carries)
+
+
+def _start(region: Region, carry: Carry, init: Value) -> None:
+    """Put the initial state into row 0.  Where that row is never written again, a state that a
+    nest computes may be computed there."""
+    first = carry.row(E.index(0))
+    fresh = (carry.kept == "all" and init.node is not None and init not in region.where and init not in region.targets
+             and init in region.home)
+    if fresh:
+        region.targets[init] = first
+    region.put(init, first)
+
+
+def _stack_of_carry(item: Value, carries: Sequence[Carry], n_steps: Dim) -> View | None:
+    """The stack of a carry's new or old states, as part of its rows."""
+    for carry in carries:
+        if carry.kept == "all" and (item is carry.param or item is carry.new):
+            start = dim(1 if item is carry.new else 0)
+            sizes = carry.rows.sizes
+            offset = E.add(carry.rows.offset, sizes.expr(start * carry.rows.strides[0]))
+            return replace(carry.rows, offset=offset, dims=(n_steps, *carry.rows.dims[1:]))
+    return None
+
+
+def _lower_body(body: Region, op: Scan, carries: Sequence[Carry],
+                stacks: Sequence[tuple[Value, View]], t: Var) -> None:
+    after = E.add(t, E.index(1))
+    wanted: list[tuple[Value, View]] = []
+    for carry in carries:
+        body.where[carry.param] = carry.row(t)
+        wanted.append((carry.new, carry.row(after)))
+    wanted += [(item, view.row(t)) for item, view in stacks]
+    for value, view in wanted:
+        if value.node is not None:
+            body.targets.setdefault(value, view)
+    body.lower([value for value, _ in wanted])
+    for value, view in wanted:
+        body.put(value, view)

@@ -1,0 +1,107 @@
+"""The buffers of a program: which there are, how each lies in memory, how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygraph.dims import Dim, dim
+from tinygraph.graph import Type, Value, describe
+from tinygraph.loops import build as E
+from tinygraph.loops.language import Buffer
+from tinygraph.lowering.nest import loop_order
+from tinygraph.lowering.sizes import SizeParameters
+from tinygraph.lowering.view import View, element_count, row_major
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where native code can fail: the error, and a message over the reported numbers."""
+
+    error: type[Exception]
+    text: str
+
+    def exception(self, numbers: Sequence[int]) -> Exception:
+        """The user's error."""
+        return self.error(self.text.format(*numbers))
+
+
+class Storage:
+    """Buffers and size parameters of one program.
+
+    ``lane``: a Dim whose axis lies innermost in every temp that has it, or None (row-major).
+    Small hidden sizes fill vector registers badly; a batch in the lanes fills them.
+    """
+
+    def __init__(self, lane: Dim | None = None) -> None:
+        self.lane = lane
+        self.sizes = SizeParameters()
+        self.temps: dict[Buffer, Dim] = {}
+        self.args: list[Buffer] = []
+        self.constants: list[np.ndarray] = []
+        self.constant_buffers: list[Buffer] = []
+        self.sites: list[Site] = []
+        self._names: dict[str, int] = {}
+
+    def fresh(self, hint: str) -> str:
+        """A buffer name that is not taken."""
+        hint = hint if hint.isidentifier() and hint.isascii() else "t"
+        count = self._names[hint] = self._names.get(hint, 0) + 1
+        return f"{hint}${count}"
+
+    def argument(self, value: Value, hint: str, writable: bool) -> View:
+        """A dense array that the caller passes."""
+        buffer = self._buffer(hint, value.type, "arg", writable)
+        self.args.append(buffer)
+        return self.dense_view(buffer, value.type.dims)
+
+    def constant(self, value: Value, array: np.ndarray) -> View:
+        """An array that goes with the program."""
+        buffer = self._buffer("const", value.type, "arg", False)
+        self.constants.append(np.ascontiguousarray(array))
+        self.constant_buffers.append(buffer)
+        return self.dense_view(buffer, value.type.dims)
+
+    def temp(self, value: Value, dense: bool = False, rows: Dim | None = None) -> View:
+        """Memory in the arena: for ``value``, or for ``rows`` values one after another."""
+        dims = value.type.dims
+        order = list(range(len(dims))) if dense else self._order(dims)
+        buffer = self._buffer(value.name or "t", value.type, "temp", True, rows)
+        self.temps[buffer] = self._count(dims, rows) * value.type.dtype.itemsize
+        view = View(self.sizes, value.type.dtype, E.index(0), dims, row_major(dims, order), buffer)
+        if rows is None:
+            return view
+        return View(self.sizes, value.type.dtype, E.index(0), (rows, *dims),
+                    (element_count(dims), *view.strides), buffer)
+
+    def layout(self, value: Value) -> View:
+        """How ``value`` would lie in memory (no buffer is made)."""
+        dims = value.type.dims
+        return View(self.sizes, value.type.dtype, E.index(0), dims,
+                    row_major(dims, self._order(dims)), Buffer("trial", value.type.dtype,
+                                                               E.index(0)))
+
+    def dense_view(self, buffer: Buffer, dims: tuple[Dim, ...]) -> View:
+        """A row-major array that fills ``buffer``."""
+        return View(self.sizes, buffer.dtype, E.index(0), dims, row_major(dims), buffer)
+
+    def index_site(self, x: Value, index: Value, axis: int) -> int:
+        """The failure site of indexing ``x`` by ``index``."""
+        self.sites.append(Site(IndexError, f"index {{0}} in {describe(index)} is out of range for "
+                               f"axis {axis} of {describe(x)}, whose size is {{1}}"))
+        return len(self.sites) - 1
+
+    def _order(self, dims: tuple[Dim, ...]) -> list[int]:
+        ones = [k for k, d in enumerate(dims) if d == 1]
+        return ones + loop_order(dims, self.lane)
+
+    def _buffer(self, hint: str, type_: Type, role: str, writable: bool, rows: Dim | None = None
+                ) -> Buffer:
+        size = self.sizes.expr(self._count(type_.dims, rows))
+        return Buffer(self.fresh(hint), type_.dtype, size, role, writable)
+
+    @staticmethod
+    def _count(dims: tuple[Dim, ...], rows: Dim | None) -> Dim:
+        return element_count(dims) * (dim(1) if rows is None else rows)
