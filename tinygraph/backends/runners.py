@@ -1,0 +1,96 @@
+"""Loop program -> something that runs: natively, or slowly in Python as an oracle."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tinygraph.backends.llvm import jit
+from tinygraph.loops import interpret
+from tinygraph.loops.language import Program
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A failed Check: its site and the numbers that it reports."""
+
+    site: int
+    numbers: tuple[int, ...]
+
+
+class PlanLike(Protocol):
+    """The part of a call's plan that a runner reads."""
+
+    sizes: np.ndarray
+    sizes_address: int
+    arena_bytes: int
+
+
+class Runner(Protocol):
+    """Runs a program on the arrays of one call; None, or the Fault that ended it."""
+
+    def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
+                 constants: Sequence[np.ndarray]) -> Fault | None: ...
+
+
+def make_runner(backend: str, program: Program) -> Runner:
+    """The runner of ``program``: 'llvm' or 'loops'.  Raises ValueError for another name."""
+    if backend == "llvm":
+        return NativeRunner(program)
+    if backend == "loops":
+        return LoopRunner(program)
+    raise ValueError(f"there is no back end {backend!r}; write 'llvm', 'loops' or 'numpy'")
+
+
+class LoopRunner:
+    """The loop program in Python, every access checked: an oracle."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
+                 results: Sequence[np.ndarray], constants: Sequence[np.ndarray]) -> Fault | None:
+        flat = [a.reshape(-1) for a in (*arrays, *results, *constants)]
+        done = interpret.run(self.program, [int(n) for n in plan.sizes], flat)
+        return None if done == 0 else Fault(done.site, tuple(done.numbers))  # type: ignore
+
+
+class NativeRunner:
+    """One native function, called once per call, outside the GIL.
+
+    Workspaces are kept for later calls; each running call has its own.
+    """
+
+    ALIGNMENT = 64
+
+    def __init__(self, program: Program, code: jit.ObjectCode | None = None) -> None:
+        self.code = code or jit.compile_program(program)
+        self.native = jit.load(self.code)
+        self._arenas: list[np.ndarray] = []
+        self._pointers = ctypes.c_void_p * max(1, len(program.args))
+
+    def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
+                 results: Sequence[np.ndarray], constants: Sequence[np.ndarray]) -> Fault | None:
+        arena = self._arena(plan.arena_bytes)
+        pointers = self._pointers(*[
+            a.__array_interface__["data"][0] for a in (*arrays, *results, *constants)])
+        fault = (ctypes.c_int64 * 8)()
+        start = arena.__array_interface__["data"][0]
+        start += -start % self.ALIGNMENT
+        code = self.native(plan.sizes_address, ctypes.addressof(pointers), start,
+                           ctypes.addressof(fault))
+        self._arenas.append(arena)
+        return None if code == 0 else Fault(code - 1, tuple(fault))
+
+    def _arena(self, size: int) -> np.ndarray:
+        try:
+            arena = self._arenas.pop()
+        except IndexError:
+            return np.empty(size + self.ALIGNMENT, np.uint8)
+        if arena.nbytes < size + self.ALIGNMENT:
+            return np.empty(size + self.ALIGNMENT, np.uint8)
+        return arena

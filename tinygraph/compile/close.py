@@ -1,0 +1,165 @@
+"""Close a graph for compilation: gather the guards, solve the sizes, intern the nodes.
+
+What the user built says nothing of which sizes are the same; its guards do.  A guard 'a equals
+b' is checked at every call with new sizes, so the passes may take a for b: afterwards equal
+sizes are one Dim, and sizes of shared variables are the numbers they have now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinygraph.dims import Compound, Dim, Sym, dim
+from tinygraph.graph import (
+    Graph,
+    Guard,
+    Interner,
+    Type,
+    Value,
+    map_op,
+    op_dims,
+    subgraphs,
+)
+from tinygraph.ops.arithmetic import Arithmetic
+
+
+@dataclass(frozen=True)
+class Closed:
+    """``graph`` is interned and its sizes are solved; ``guards`` are in the user's symbols;
+    ``scalars`` are the symbols that stand for values of integer scalars."""
+
+    graph: Graph
+    guards: tuple[Guard, ...]
+    scalars: tuple[Sym, ...]
+    interner: Interner
+
+
+def collect_guards(graph: Graph) -> Iterator[Guard]:
+    """The relations that only the sizes of a run can decide, bodies included."""
+    for node in graph.nodes():
+        for guard in node.op.requires(*node.inputs):
+            if guard.holds() is not True:
+                yield guard
+        for body in subgraphs(node.op):
+            yield from collect_guards(body)
+
+
+class Solution:
+    """Symbols replaced by what they equal."""
+
+    def __init__(self) -> None:
+        self.known: dict[Sym, Dim] = {}
+
+    def __call__(self, s: Sym) -> Dim:
+        found = self.known.get(s)
+        if found is None:
+            return dim(s)
+        solved = found.substitute(self)
+        self.known[s] = solved
+        return solved
+
+    def dim(self, d: Dim) -> Dim:
+        """``d`` in what is known."""
+        return d.substitute(self)
+
+    def equate(self, a: Dim, b: Dim) -> None:
+        """Learn that a equals b, where one of them is a lone symbol."""
+        a, b = self.dim(a), self.dim(b)
+        if a == b:
+            return
+        for left, right in sorted(((a, b), (b, a)), key=_preference):
+            s = _lone(left)
+            if s is not None and s not in right.syms():
+                self.known[s] = right
+                return
+
+
+def _lone(d: Dim) -> Sym | None:
+    if len(d.terms) == 1 and d.terms[0][1] == 1 and len(d.terms[0][0]) == 1:
+        atom = d.terms[0][0][0]
+        return None if isinstance(atom, Compound) else atom
+    return None
+
+
+def _preference(pair: tuple[Dim, Dim]) -> tuple[bool, bool]:
+    """Replace a symbol by a number rather than by a symbol, an axis's rather than a scalar's."""
+    left, right = pair
+    s = _lone(left)
+    return (right.const is None, s is None or s.value is not None)
+
+
+def close(graph: Graph, shared_shapes: Mapping[Value, tuple[int, ...]]) -> Closed:
+    """The closed form of a user's graph.
+
+    Raises the error of a guard that the shapes of shared variables refute already.
+    """
+    guards = list(dict.fromkeys(collect_guards(graph)))
+    solution = Solution()
+    for shared, shape in shared_shapes.items():
+        for d, n in zip(shared.type.dims, shape, strict=True):
+            s = _lone(d)
+            if s is not None:
+                solution.known[s] = dim(n)
+    for guard in guards:
+        if guard.substitute(solution).holds() is False:
+            guard.substitute(solution).check({})
+    # A number reaches every symbol that equals it, whichever guard comes first.
+    for _ in range(2):
+        for guard in guards:
+            if guard.relation == "eq":
+                solution.equate(guard.left, guard.right)
+    interner = Interner(Arithmetic)
+    closed = _Substitution(solution, interner).graph(graph)
+    syms = {s for g in guards for d in (g.left, g.right) for s in d.syms()} | all_syms(graph)
+    scalars = tuple(sorted((s for s in syms if s.value is not None), key=lambda s: s.key))
+    return Closed(closed, tuple(guards), scalars, interner)
+
+
+class _Substitution:
+    """A graph rebuilt with solved sizes on interned nodes."""
+
+    def __init__(self, solution: Solution, interner: Interner) -> None:
+        self.solution, self.interner = solution, interner
+        self.bodies: dict[Graph, Graph] = {}
+
+    def graph(self, graph: Graph) -> Graph:
+        inputs = tuple(self.leaf(v) for v in graph.inputs)
+        memo: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
+        for node in graph.nodes():
+            op = map_op(node.op, self.solution.dim, self.body)
+            made = self.interner.make(op, *(memo[v] for v in node.inputs),
+                                      source=node.outputs[0].source)
+            for old, new in zip(node.outputs, made, strict=True):
+                new.name = new.name or old.name
+                memo[old] = new
+        return Graph(inputs, tuple(memo[v] for v in graph.outputs))
+
+    def body(self, graph: Graph) -> Graph:
+        if graph not in self.bodies:
+            self.bodies[graph] = self.graph(graph)
+        return self.bodies[graph]
+
+    def leaf(self, v: Value) -> Any:
+        dims = tuple(self.solution.dim(d) for d in v.type.dims)
+        return Arithmetic(Type(v.type.dtype, dims), name=v.name, source=v.source)
+
+
+def all_syms(graph: Graph) -> set[Sym]:
+    """Every symbol in the types and ops of a graph, bodies included."""
+    found: set[Sym] = set()
+
+    def note(dims: Iterable[Dim]) -> None:
+        for d in dims:
+            found.update(d.syms())
+
+    for v in graph.inputs:
+        note(v.type.dims)
+    for node in graph.nodes():
+        note(op_dims(node.op))
+        for v in node.outputs:
+            note(v.type.dims)
+        for body in subgraphs(node.op):
+            found.update(all_syms(body))
+    return found

@@ -1,0 +1,89 @@
+"""What a call has to know for given sizes, worked out once per distinct sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygraph.compile.close import Closed
+from tinygraph.dims import Sym
+from tinygraph.errors import ShapeError
+from tinygraph.graph import Graph, Value, describe, leaves
+from tinygraph.interpret import evaluate, Sizes
+from tinygraph.lowering.lower import Lowered
+
+_MOST_PLANS = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``sizes``: the size parameters;  ``arena_bytes``: the workspace;  ``shapes``, ``dtypes``:
+    of the results."""
+
+    sizes: np.ndarray
+    sizes_address: int
+    arena_bytes: int
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[np.dtype, ...]
+
+    def results(self, out: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        """An array per result: the one offered where it fits, else a new one."""
+        return [
+            o if o is not None and o.shape == shape and o.dtype == kind else np.empty(shape, kind)
+            for o, shape, kind in zip(out, self.shapes, self.dtypes, strict=True)]
+
+
+class Planner:
+    """Plans by sizes.  Making one checks every guard; a known one costs a look-up."""
+
+    def __init__(self, graph: Graph, closed: Closed, lowered: Lowered) -> None:
+        self.inputs = graph.inputs
+        self.guards, self.scalars = closed.guards, closed.scalars
+        self.lowered = lowered
+        read = set(leaves([s.value for s in self.scalars]))
+        self.scalar_inputs = [k for k, v in enumerate(graph.inputs) if v in read]
+        self.dtypes = tuple(v.type.dtype.np for v in graph.outputs)
+        self._plans: dict[tuple[object, ...], Plan] = {}
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> Plan:
+        """The plan for these inputs.  Raises the error of a guard that does not hold."""
+        key: tuple[object, ...] = tuple([a.shape for a in arrays])
+        if self.scalar_inputs:
+            key += tuple([arrays[k].tobytes() for k in self.scalar_inputs])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._make(arrays)
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _make(self, arrays: Sequence[np.ndarray]) -> Plan:
+        given = dict(zip(self.inputs, arrays, strict=True))
+        sizes = Sizes()
+        for value, array in given.items():
+            sizes.learn(value, array)
+        for value, array in given.items():
+            _check_axes(value, array, sizes)
+        for s in self.scalars:
+            (number,) = evaluate([s.value], given, Sizes(sizes.env))
+            sizes.env[s] = int(number)
+        for guard in self.guards:
+            guard.check(sizes.env)
+        numbers = np.array([self._size(s, sizes) for s in self.lowered.sizes] or [0], np.int64)
+        return Plan(numbers, numbers.ctypes.data, sizes(self.lowered.arena),
+                    tuple(tuple(sizes(d) for d in dims) for dims in self.lowered.outputs),
+                    self.dtypes)
+
+    @staticmethod
+    def _size(s: Sym, sizes: Sizes) -> int:
+        return sizes.env[s]
+
+
+def _check_axes(value: Value, array: np.ndarray, sizes: Sizes) -> None:
+    for k, (d, n) in enumerate(zip(value.type.dims, array.shape, strict=True)):
+        if sizes(d) != n:
+            raise ShapeError(f"axis {k} of {describe(value)} must have size {sizes(d)}, but the "
+                             f"array passed has shape {array.shape}")

@@ -1,0 +1,45 @@
+"""The pipeline: the table of contents of the compiler, in the order in which passes run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tinygraph.passes.canonical import canonical
+from tinygraph.passes.drop_gradient_nodes import drop_gradient_nodes
+from tinygraph.passes.fold import fold
+from tinygraph.passes.stable import stable
+from tinygraph.rewrite.engine import Pass
+
+PIPELINE: tuple[Pass, ...] = (
+    drop_gradient_nodes,
+    canonical,
+    fold,
+    stable,
+)
+
+
+def select(passes: object) -> tuple[Pass, ...]:
+    """The passes that a user asks for: None or 'all', 'none', a sequence of names or Passes, or
+    a string such as '-dots -fold' (all but these).  Raises ValueError for an unknown name."""
+    if passes is None or passes == "all":
+        return PIPELINE
+    if passes == "none":
+        return ()
+    if isinstance(passes, str):
+        words = passes.split()
+        if words and all(w.startswith("-") for w in words):
+            dropped = {w[1:] for w in words}
+            _check_names(dropped)
+            return tuple(p for p in PIPELINE if p.name not in dropped)
+        passes = words
+    chosen = list(passes)  # type: ignore[call-overload]
+    _check_names(p for p in chosen if isinstance(p, str))
+    by_name = {p.name: p for p in PIPELINE}
+    return tuple(by_name[p] if isinstance(p, str) else p for p in chosen)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    known = [p.name for p in PIPELINE]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no pass {name!r}; the passes are {', '.join(known)}")
