@@ -293,26 +293,30 @@ def users(graph: Graph) -> dict[Value, list[Node]]:
 
 
 def map_field(x: Any, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Graph]) -> Any:
-    """A field of an op, with every Dim and every Graph in it replaced."""
+    """A field of an op, with every Dim and every Graph in it replaced.  A record that holds Dims
+    says so by ``holds_sizes``."""
     if isinstance(x, Dim):
         return on_dim(x)
     if isinstance(x, Graph):
         return on_graph(x)
+    if getattr(x, "holds_sizes", False):
+        return map_op(x, on_dim, on_graph)
     if type(x) is tuple:
         mapped = tuple(map_field(y, on_dim, on_graph) for y in x)
         return x if all(a is b for a, b in zip(x, mapped, strict=True)) else mapped
     return x
 
 
-def map_op(op: Op, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Graph]) -> Op:
-    """``op`` with every Dim and Graph among its fields replaced; ``op`` itself if none changed."""
+def map_op(op: Any, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Graph]) -> Any:
+    """``op`` (or a record among its fields) with every Dim and Graph in it replaced; ``op``
+    itself if none changed."""
     changes = {}
-    for f in dataclasses.fields(op):  # type: ignore[arg-type]
+    for f in dataclasses.fields(op):
         old = getattr(op, f.name)
         new = map_field(old, on_dim, on_graph)
         if new is not old:
             changes[f.name] = new
-    return dataclasses.replace(op, **changes) if changes else op  # type: ignore[type-var]
+    return dataclasses.replace(op, **changes) if changes else op
 
 
 def op_dims(op: Op) -> Iterator[Dim]:

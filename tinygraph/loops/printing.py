@@ -63,6 +63,11 @@ _COMPARISON, _PREFIX, _ATOM = 1, 8, 9
 _ACCUMULATE = {"add": "+=", "mul": "*=", "and": "&=", "or": "|="}
 
 
+def _name(name: str) -> str:
+    """A name as it is, or quoted where it could be read as something else."""
+    return name if name.replace(".", "_").isidentifier() else repr(name)
+
+
 def format_expr(expr: Expr) -> str:
     """The text of one expression."""
     return _expr(expr)[0]
@@ -74,11 +79,11 @@ def _expr(expr: Expr) -> tuple[str, int]:
         text = _const(expr)
         return text, _PREFIX if text.startswith("-") else _ATOM
     if isinstance(expr, Var):
-        return expr.name, _ATOM
+        return _name(expr.name), _ATOM
     if isinstance(expr, DimOf):
-        return f"${expr.name}", _ATOM
+        return f"${_name(expr.name)}", _ATOM
     if isinstance(expr, Load):
-        return f"{expr.buffer.name}[{format_expr(expr.index)}]", _ATOM
+        return f"{_name(expr.buffer.name)}[{format_expr(expr.index)}]", _ATOM
     if isinstance(expr, Cast):
         return f"{expr.dtype}({format_expr(expr.x)})", _ATOM
     if isinstance(expr, Unary):
@@ -124,7 +129,7 @@ def _lines(stmt: Stmt, pad: str, notes: bool) -> list[str]:
         inside = [line for child in stmt.body for line in _lines(child, pad + "    ", notes)]
         return [f"{pad}block:", *(inside or [f"{pad}    pass"])]
     if isinstance(stmt, For):
-        head = f"for {stmt.var.name} in range({format_expr(stmt.extent)}):"
+        head = f"for {_name(stmt.var.name)} in range({format_expr(stmt.extent)}):"
         mark = "" if stmt.mode == "serial" else f"  # {stmt.mode}"
         return [f"{pad}{head}{mark}", *_body(stmt.body, pad, notes)]
     if isinstance(stmt, While):
@@ -152,9 +157,9 @@ def _note(stmt: Note, pad: str) -> list[str]:
 
 def _simple(stmt: Let | Store | Alloc | Gemm | Check) -> str:
     if isinstance(stmt, Let):
-        return f"{stmt.var.name}: {stmt.var.dtype} = {format_expr(stmt.value)}"
+        return f"{_name(stmt.var.name)}: {stmt.var.dtype} = {format_expr(stmt.value)}"
     if isinstance(stmt, Store):
-        target = f"{stmt.buffer.name}[{format_expr(stmt.index)}]"
+        target = f"{_name(stmt.buffer.name)}[{format_expr(stmt.index)}]"
         value = format_expr(stmt.value)
         if stmt.accumulate is None:
             return f"{target} = {value}"
@@ -174,16 +179,17 @@ def _simple(stmt: Let | Store | Alloc | Gemm | Check) -> str:
 
 def _matrix(x: Matrix) -> str:
     offset, rows, cols = (format_expr(e) for e in (x.offset, x.rows, x.cols))
-    return f"{x.buffer.name}[{offset}; rows {rows}; cols {cols}]"
+    return f"{_name(x.buffer.name)}[{offset}; rows {rows}; cols {cols}]"
 
 
 def _buffer(buffer: Buffer) -> str:
-    return f"{buffer.name}: {buffer.dtype}[{format_expr(buffer.size)}]"
+    return f"{_name(buffer.name)}: {buffer.dtype}[{format_expr(buffer.size)}]"
 
 
 def format_program(program: Program, notes: bool = True) -> str:
     """The whole program: sizes, arguments, arena, body.  ``notes=False`` leaves comments out."""
-    lines = [f"def {program.name}({', '.join('$' + size for size in program.sizes)}):"]
+    sizes = ", ".join("$" + _name(size) for size in program.sizes)
+    lines = [f"def {_name(program.name)}({sizes}):"]
     for buffer in program.args:
         access = "writable" if buffer.writable else "read-only"
         lines.append(f"    arg {_buffer(buffer)} {access}")

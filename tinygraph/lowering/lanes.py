@@ -60,9 +60,11 @@ class Num:
 
     @property
     def format(self) -> Format:
+        """The Format of its type."""
         return format_of(self.expr.dtype)
 
     def new(self, expr: Expr) -> Num:
+        """Another expression of the same place."""
         return Num(expr, self.bind)
 
     def let(self) -> Num:
@@ -75,6 +77,7 @@ class Num:
         return y if isinstance(y, Num) else self.new(const(y, self.expr.dtype))
 
     def op(self, name: str, y: Num | float | int) -> Num:
+        """A binary operation of the language."""
         return self.new(Binary(name, self.expr, self.lift(y).expr))
 
     def __add__(self, y: Num | float) -> Num:
@@ -147,13 +150,15 @@ class Num:
         return self.new(Unary(op, self.expr))
 
     def bits(self) -> Num:
+        """The bits of this float as an integer."""
         return self.apply("to_bits")
 
-    def float(self) -> Num:
+    def from_bits(self) -> Num:
         """The float with these bits."""
         return self.apply("from_bits")
 
     def cast(self, dtype: DType) -> Num:
+        """The same number as ``dtype``."""
         return self.new(Cast(self.expr, dtype))
 
     def choose(self, then: Num | float, other: Num | float) -> Num:
@@ -165,19 +170,21 @@ class Num:
 
     def at_most(self, limit: float) -> Num:
         """min(self, limit) that keeps a nan: one vector instruction as it is written."""
-        return (self.lift(limit) < self).choose(limit, self)
+        x = self.let()
+        return (x.lift(limit) < x).choose(limit, x)
 
     def at_least(self, limit: float) -> Num:
         """max(self, limit) that keeps a nan."""
-        return (self.lift(limit) > self).choose(limit, self)
+        x = self.let()
+        return (x.lift(limit) > x).choose(limit, x)
 
     def like_sign_of(self, x: Num) -> Num:
         """self, which is not negative, with the sign bit of ``x``."""
-        return (self.bits() | (x.bits() & _sign(self.format))).float()
+        return (self.bits() | (x.bits() & _sign(self.format))).from_bits()
 
     def flip_sign(self, bit: Num) -> Num:
         """self with its sign bit turned over where the integer ``bit`` has its top bit set."""
-        return (self.bits() ^ (bit & _sign(self.format))).float()
+        return (self.bits() ^ (bit & _sign(self.format))).from_bits()
 
     def poly(self, coefficients: tuple[float, ...], scale: float = 1.0) -> Num:
         """c0 + c1 s + c2 s^2 ..., s = scale * self, by Horner's rule; ``scale`` is a power of

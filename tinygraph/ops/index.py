@@ -93,7 +93,7 @@ class Put(Op):
         return (out,)
 
     def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
-        (g,), (_, index, y) = cotangents, node.inputs
+        (g,), (_, index, _) = cotangents, node.inputs
         by_y = apply(Take(self.axis), g, index)[0]
         if self.mode == "add":
             return [g, None, by_y]

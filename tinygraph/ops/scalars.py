@@ -103,8 +103,7 @@ def _pow_grad(x: Any, y: Any, out: Any, g: Any) -> tuple[Any, ...]:
 
 
 def _bitwise(name: str) -> ScalarFn:
-    return _binary({"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}[name],
-                   getattr(np, f"bitwise_{name}"), _flat, op=name, accepts="iub")
+    return _binary(name, getattr(np, f"bitwise_{name}"), _flat, accepts="iub")
 
 
 def _compare(name: str, numpy: Callable[..., Any]) -> ScalarFn:

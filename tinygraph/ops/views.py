@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -113,6 +113,7 @@ class Reshape(Op):
 class Region:
     """A strided part of an array: per axis first index, number of indices, step (not 0)."""
 
+    holds_sizes: ClassVar[bool] = True
     starts: tuple[Dim, ...]
     lengths: tuple[Dim, ...]
     steps: tuple[int, ...]

@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tinygraph.passes.canonical import canonical
+from tinygraph.passes.dots import label_dots, merge_dots, split_dots
 from tinygraph.passes.drop_gradient_nodes import drop_gradient_nodes
 from tinygraph.passes.fold import fold
+from tinygraph.passes.scan_accumulate import accumulate
+from tinygraph.passes.scan_after import after
+from tinygraph.passes.scan_before import before
+from tinygraph.passes.scan_invariant import invariant
+from tinygraph.passes.scan_last import last
+from tinygraph.passes.scan_prune import prune
+from tinygraph.passes.scan_saved import saved
 from tinygraph.passes.stable import stable
+from tinygraph.passes.unite import unite
 from tinygraph.rewrite.engine import Pass
 
 PIPELINE: tuple[Pass, ...] = (
     drop_gradient_nodes,
+    unite,
     canonical,
     fold,
     stable,
+    last,
+    prune,
+    label_dots,
+    split_dots,
+    invariant,
+    before,
+    saved,
+    after,
+    merge_dots,
+    invariant,
+    canonical,
+    accumulate,
+    prune,
+    label_dots,
+    merge_dots,
+    canonical,
 )
 
 

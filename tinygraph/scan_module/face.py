@@ -42,7 +42,7 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
          non_sequences: Any = None, n_steps: Any = None, truncate_gradient: int = -1,
          go_backwards: bool = False, mode: Any = None, name: str | None = None,
          profile: bool = False, allow_gc: Any = None, strict: bool = False,
-         return_list: bool = False) -> tuple[Any, OrderedUpdates]:
+         return_list: bool = False, precompute: bool = True) -> tuple[Any, OrderedUpdates]:
     """Apply ``fn`` step by step along the first axis of ``sequences``.
 
     fn(*rows, *past outputs, *non_sequences) returns the outputs of one step: a variable or a
@@ -53,6 +53,7 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     ``initial`` has a leading time axis.  n_steps: an int or integer scalar; without it the
     shortest sequence decides.  truncate_gradient=k: the gradient runs over the last k steps.
     strict: every outer variable that the step reads must be in non_sequences.
+    precompute: products of sequences may be computed before the loop (False saves their memory).
 
     Returns (outputs, updates): each output stacked over time, shape (n_steps, ...), one variable
     or a list of them; updates to pass on to ``function``.
@@ -94,7 +95,8 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     split = len(inside.carries)
     results = Outputs(tuple(body_outputs[:split]), tuple(body_outputs[split:]))
     body = Graph((*inside.seqs, *inside.carries, *inside.consts), tuple(body_outputs))
-    op = Scan(body, Groups.of(inside, results), steps, truncate_gradient, name=name or "")
+    op = Scan(body, Groups.of(inside, results), steps, truncate_gradient, precompute,
+              name=name or "")
     done = op.groups.outputs(apply(op, *seqs, *inits, *updates, *consts, cls=Tensor))
     new_values = dict(zip(updates, done.carries[len(inits):], strict=True))
     stacks = list(done.stacks)

@@ -28,6 +28,7 @@ class Scan(Op):
     """``n_steps`` rounds of ``body``.
 
     truncate  the gradient runs over the last so many steps (-1: all)
+    hoist     may products of sequences be computed before the loop (more memory, less time)
     lazy      a request, made by the gradient, for the rows of inner values of a scan that is in
               the graph already: pass *saved* answers it by a stack of that scan or recomputation
     """
@@ -36,6 +37,7 @@ class Scan(Op):
     groups: Groups
     n_steps: Dim
     truncate: int = -1
+    hoist: bool = True
     lazy: bool = False
     name: str = field(default="", compare=False)
 

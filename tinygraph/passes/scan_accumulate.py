@@ -1,0 +1,57 @@
+"""accumulate: the sum over a stack that nothing else reads becomes a carry: no stack is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygraph.graph import Graph, Node, Value
+from tinygraph.ops.arithmetic import Reduce, full, reduce_
+from tinygraph.passes.scan_edit import ScanEdit, State, is_scan
+from tinygraph.rewrite.engine import Context, Pass, everywhere, substitute
+
+
+def _accumulate(graph: Graph, context: Context) -> Graph:
+    return everywhere(graph, context, _accumulate_here)
+
+
+def _accumulate_here(graph: Graph, context: Context) -> Graph:
+    sums: dict[Node, list[tuple[Node, int]]] = {}
+    frame = context.frame
+    for node in graph.nodes():
+        x = node.inputs[0] if isinstance(node.op, Reduce) and node.op.kind == "sum" else None
+        if x is None or not is_scan(x.node) or 0 not in node.op.axes:  # type: ignore[attr-defined]
+            continue
+        scan = x.node
+        assert scan is not None and frame is not None
+        place = x.index - scan.op.groups.carries  # type: ignore[attr-defined]
+        if place >= 0 and frame.users(x) == 1:
+            sums.setdefault(scan, []).append((node, place))
+    mapping: dict[Value, Value] = {}
+    for scan, found in sums.items():
+        mapping.update(_with_sums(scan, found, context))
+    return substitute(graph, mapping, context)
+
+
+def _with_sums(scan: Node, found: list[tuple[Node, int]], context: Context) -> dict[Value, Any]:
+    edit = ScanEdit(scan)
+    old = edit.op.groups.outputs(scan.outputs)
+    for node, place in found:
+        axes = [k - 1 for k in node.op.axes if k > 0]  # type: ignore[attr-defined]
+        item = reduce_("sum", edit.stacks[place], axes)
+        zeros = full(0, item.type.dims, item.type.dtype)
+        param = item.result_class()(item.type)
+        edit.states.append(State(zeros, param, param + item))
+    gone = {place for _, place in found}
+    kept = [k for k in range(len(edit.stacks)) if k not in gone]
+    edit.stacks = [edit.stacks[k] for k in kept]
+    done = edit.build(context.interner)
+    mapping: dict[Value, Any] = dict(zip(old.carries, done.carries, strict=False))
+    mapping.update((old.stacks[k], done.stacks[j]) for j, k in enumerate(kept))
+    totals = done.carries[len(old.carries):]
+    mapping.update((node.outputs[0], total) for (node, _), total in
+                   zip(found, totals, strict=True))
+    return mapping
+
+
+accumulate = Pass(
+    "accumulate", "sum over t of stack(y) --> the final state of a carry acc + y", _accumulate)

@@ -1,0 +1,88 @@
+"""after: a product whose result reaches no carry is computed behind the loop, for all steps in
+one; and the sum over all steps of such products is one product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygraph.graph import Node, Value
+from tinygraph.ops.arithmetic import Reduce, broadcast_to, reduce_
+from tinygraph.ops.linalg import Dot, dot_general
+from tinygraph.passes.scan_edit import Lift, ScanEdit, frontier
+from tinygraph.rewrite.engine import Context, rule, rule_pass
+from tinygraph.scan_module.op import Scan
+
+
+@rule(Scan)
+def products_after(node: Node, context: Context) -> list[Any] | None:
+    """ys = scan(... y = dot(a, b) for a stack ...) --> a, b = scan(...); ys = dot(as, bs)"""
+    edit = ScanEdit(node)
+    moving = _moving(edit)
+    tops = [k for k, item in enumerate(edit.stacks) if item in moving]
+    if not tops:
+        return None
+    varying = edit.varying()
+    rows = {s.param for s in edit.seqs}
+    reads = [v for v in frontier(moving, moving) if v in varying and v not in rows]
+    # A first lift, over the old rows, says whether every op on the way has a batch rule.
+    trial = Lift(edit, {v: _stack_like(v, edit) for v in reads})
+    if any(trial.value(edit.stacks[k]) is None for k in tops):
+        return None
+    items = list(edit.stacks)
+    kept = [k for k in range(len(items)) if k not in tops]
+    edit.stacks = [items[k] for k in kept]
+    places = {v: edit.add_stack(v) for v in reads}
+    done = edit.build(context.interner)
+    lift = Lift(edit, {v: done.stacks[place] for v, place in places.items()})
+    results: list[Any] = [None] * len(items)
+    for place, k in enumerate(kept):
+        results[k] = done.stacks[place]
+    for k in tops:
+        lifted = lift.value(items[k])
+        assert lifted is not None
+        value, batched = lifted
+        results[k] = value if batched else broadcast_to(value, (edit.steps, *value.type.dims))
+    return [*done.carries, *results]
+
+
+def _stack_like(v: Value, edit: ScanEdit) -> Any:
+    return v.result_class()(v.type.with_dims((edit.steps, *v.type.dims)))
+
+
+def _moving(edit: ScanEdit) -> dict[Value, None]:
+    """Products that reach no carry, and all that is computed from them."""
+    reaching: set[Value] = {s.new for s in edit.states}
+    for n in reversed(edit.nodes()):
+        if any(v in reaching for v in n.outputs):
+            reaching.update(n.inputs)
+    varying = edit.varying()
+    found: dict[Value, None] = {}
+    for n in edit.nodes():
+        v = n.outputs[0]
+        product = isinstance(n.op, Dot) and v in varying
+        if v not in reaching and (product or any(x in found for x in n.inputs)):
+            found.update(dict.fromkeys(n.outputs))
+    return found
+
+
+@rule(Reduce)
+def sum_of_products(node: Node, context: Context) -> Any:
+    """sum over t of dot(a, b)[t] --> dot over t as well"""
+    op, (x,) = node.op, node.inputs
+    assert isinstance(op, Reduce)
+    if op.kind != "sum" or x.node is None or not isinstance(x.node.op, Dot):
+        return None
+    dot, (a, b) = x.node.op, x.node.inputs
+    if context.users(x) not in (1, None):
+        return None
+    labels = [dot.out[k] for k in op.axes]
+    out = tuple(k for k in dot.out if k not in labels)
+    only_a = [k for k in labels if k not in dot.b]
+    only_b = [k for k in labels if k not in dot.a]
+    a = reduce_("sum", a, [dot.a.index(k) for k in only_a])
+    b = reduce_("sum", b, [dot.b.index(k) for k in only_b])
+    return dot_general([k for k in dot.a if k not in only_a],
+                       [k for k in dot.b if k not in only_b], out, a, b)
+
+
+after = rule_pass("after", products_after.doc, (products_after, sum_of_products), rounds=3)
