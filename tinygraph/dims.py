@@ -6,6 +6,7 @@ normal form per polynomial: equal polynomials are equal objects by ``==`` and ha
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Union
@@ -77,24 +78,33 @@ Monomial = tuple[Atom, ...]
 class Dim:
     """An immutable polynomial: integer coefficients over products of atoms."""
 
-    __slots__ = ("terms", "key", "_hash")
+    __slots__ = ("terms", "_key", "_hash", "_const")
     terms: tuple[tuple[Monomial, int], ...]
 
     def __init__(self, terms: Mapping[Monomial, int]):
         kept = [(m, c) for m, c in terms.items() if c]
-        kept.sort(key=lambda t: (len(t[0]), tuple(a.key for a in t[0])))
+        if len(kept) > 1:
+            kept.sort(key=lambda t: (len(t[0]), tuple(a.key for a in t[0])))
         self.terms = tuple(kept)
-        self.key = tuple((tuple(a.key for a in m), c) for m, c in kept)
+        self._key: Any = None
         self._hash = hash(self.terms)
+        self._const: int | None = None
+        if not kept:
+            self._const = 0
+        elif len(kept) == 1 and not kept[0][0]:
+            self._const = kept[0][1]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Orders Dims."""
+        if self._key is None:
+            self._key = tuple((tuple(a.key for a in m), c) for m, c in self.terms)
+        return self._key
 
     @property
     def const(self) -> int | None:
         """The integer that this is, or None."""
-        if not self.terms:
-            return 0
-        if len(self.terms) == 1 and not self.terms[0][0]:
-            return self.terms[0][1]
-        return None
+        return self._const
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, int):
@@ -105,6 +115,8 @@ class Dim:
         return self._hash
 
     def __add__(self, other: Dim | int) -> Dim:
+        if self._const is not None and isinstance(other, int):
+            return dim(self._const + other)
         out = dict(self.terms)
         for m, c in dim(other).terms:
             out[m] = out.get(m, 0) + c
@@ -122,8 +134,13 @@ class Dim:
         return dim(other) - self
 
     def __mul__(self, other: Dim | int) -> Dim:
+        factor = dim(other)
+        if self._const == 1:
+            return factor
+        if factor._const == 1:
+            return self
         out: dict[Monomial, int] = {}
-        for (m1, c1), (m2, c2) in itertools.product(self.terms, dim(other).terms):
+        for (m1, c1), (m2, c2) in itertools.product(self.terms, factor.terms):
             m = tuple(sorted(m1 + m2, key=lambda a: a.key))
             out[m] = out.get(m, 0) + c1 * c2
         return Dim(out)
@@ -146,6 +163,8 @@ class Dim:
         """This polynomial with f(s) in the place of every symbol s."""
         if self.const is not None:
             return self
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            return self.terms[0][0][0].substitute(f)
         total = dim(0)
         for monomial, c in self.terms:
             product = dim(c)
@@ -174,7 +193,12 @@ def dim(x: Dim | Sym | int) -> Dim:
         return x
     if isinstance(x, Sym):
         return Dim({(x,): 1})
-    return Dim({(): int(x)})
+    return _number(int(x))
+
+
+@functools.lru_cache(4096)
+def _number(n: int) -> Dim:
+    return Dim({(): n})
 
 
 def floordiv(a: Dim, b: Dim) -> Dim:
@@ -251,6 +275,8 @@ def _atom_nonnegative(atom: Atom) -> bool:
 
 def prove_equal(a: Dim, b: Dim) -> bool | None:
     """True or False where it can be seen, None where only the run can tell."""
+    if a is b or a == b:
+        return True
     difference = (a - b).const
     return None if difference is None else difference == 0
 

@@ -8,6 +8,7 @@ equal nodes one object, so that inside a compilation *equal* is *is*.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -273,9 +274,13 @@ class Graph:
         if loose:
             raise ValueError(f"graph is not closed: {', '.join(map(describe, loose))}")
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> tuple[Node, ...]:
         """Its nodes, operands first."""
-        return toposort(self.outputs)
+        return self._nodes
+
+    @functools.cached_property
+    def _nodes(self) -> tuple[Node, ...]:
+        return tuple(toposort(self.outputs))
 
     def __repr__(self) -> str:
         return f"<graph of {len(self.nodes())} nodes>"
@@ -311,12 +316,19 @@ def map_op(op: Any, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Gr
     """``op`` (or a record among its fields) with every Dim and Graph in it replaced; ``op``
     itself if none changed."""
     changes = {}
-    for f in dataclasses.fields(op):
-        old = getattr(op, f.name)
+    for name in _sized_fields(type(op)):
+        old = getattr(op, name)
         new = map_field(old, on_dim, on_graph)
         if new is not old:
-            changes[f.name] = new
+            changes[name] = new
     return dataclasses.replace(op, **changes) if changes else op
+
+
+@functools.cache
+def _sized_fields(cls: type) -> tuple[str, ...]:
+    """The fields of a record that may hold a Dim or a Graph, by their annotations."""
+    return tuple(f.name for f in dataclasses.fields(cls)
+                 if any(word in str(f.type) for word in ("Dim", "Graph", "Region")))
 
 
 def op_dims(op: Op) -> Iterator[Dim]:
@@ -333,6 +345,8 @@ def op_dims(op: Op) -> Iterator[Dim]:
 
 def subgraphs(op: Op) -> list[Graph]:
     """Every Graph among the fields of ``op`` (the body of a scan)."""
+    if not _sized_fields(type(op)):
+        return []
     found: list[Graph] = []
 
     def note(g: Graph) -> Graph:

@@ -37,15 +37,6 @@ class Runner(Protocol):
                  constants: Sequence[np.ndarray]) -> Fault | None: ...
 
 
-def make_runner(backend: str, program: Program) -> Runner:
-    """The runner of ``program``: 'llvm' or 'loops'.  Raises ValueError for another name."""
-    if backend == "llvm":
-        return NativeRunner(program)
-    if backend == "loops":
-        return LoopRunner(program)
-    raise ValueError(f"there is no back end {backend!r}; write 'llvm', 'loops' or 'numpy'")
-
-
 class LoopRunner:
     """The loop program in Python, every access checked: an oracle."""
 
@@ -67,11 +58,10 @@ class NativeRunner:
 
     ALIGNMENT = 64
 
-    def __init__(self, program: Program, code: jit.ObjectCode | None = None) -> None:
-        self.code = code or jit.compile_program(program)
-        self.native = jit.load(self.code)
+    def __init__(self, code: jit.ObjectCode, arguments: int) -> None:
+        self.native = jit.load(code)
         self._arenas: list[np.ndarray] = []
-        self._pointers = ctypes.c_void_p * max(1, len(program.args))
+        self._pointers = ctypes.c_void_p * max(1, arguments)
 
     def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
                  results: Sequence[np.ndarray], constants: Sequence[np.ndarray]) -> Fault | None:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tinygraph.backends.runners import Runner, make_runner
+from tinygraph.backends.llvm import jit
+from tinygraph.backends.runners import LoopRunner, NativeRunner, Runner
 from tinygraph.compile.build_numpy import build_numpy
-from tinygraph.compile.close import Closed, close
+from tinygraph.compile.cache import Store
+from tinygraph.compile.close import close
+from tinygraph.compile.fingerprint import Unkeyed, code_version, dump, fingerprint, restore
 from tinygraph.compile.plan import Plan, Planner
+from tinygraph.compile.report import Report, count
+from tinygraph.config import config
 from tinygraph.graph import Graph, Value
+from tinygraph.loops.printing import format_program
 from tinygraph.lowering.lower import Lowered, lower
 from tinygraph.lowering.vector_math import expand_math
-from tinygraph.passes.pipeline import select
+from tinygraph.passes.pipeline import PIPELINE, select
+from tinygraph.printing import equations
 from tinygraph.rewrite.engine import Context, Pass
+from tinygraph.rewrite.journal import Journal
+
+SYMBOL = "tinygraph_function"
 
 
 def build(graph: Graph, *, name: str, backend: str, passes: Any,
@@ -30,17 +41,48 @@ def build(graph: Graph, *, name: str, backend: str, passes: Any,
     if backend == "numpy":
         return build_numpy(graph, name=name, backend=backend, passes=passes,
                            shared_shapes=shared_shapes)
+    if backend not in ("llvm", "loops"):
+        raise ValueError(f"there is no back end {backend!r}; write 'llvm', 'loops' or 'numpy'")
     return Executable(graph, name, backend, select(passes), shared_shapes)
 
 
-@dataclass
-class Times:
-    """Seconds that the stages of one build took."""
+class Compilation:
+    """The stages of one compilation, each worked out when it is first asked for."""
 
-    close: float = 0.0
-    passes: float = 0.0
-    lower: float = 0.0
-    backend: float = 0.0
+    def __init__(self, graph: Graph, passes: Sequence[Pass],
+                 shared_shapes: Mapping[Value, tuple[int, ...]]) -> None:
+        self.passes, self.seconds = tuple(passes), dict[str, float]()
+        start = time.perf_counter()
+        self.closed = close(graph, shared_shapes)
+        self.seconds["close"] = time.perf_counter() - start
+        self.journal = Journal()
+        self._stages: list[tuple[str, Graph]] = []
+        self._lowered: Lowered | None = None
+
+    @property
+    def stages(self) -> list[tuple[str, Graph]]:
+        """The closed graph, and the graph after every pass."""
+        if not self._stages:
+            start = time.perf_counter()
+            context = Context(self.closed.interner, self.journal)
+            current = self.closed.graph
+            stages = [("close", current)]
+            for p in self.passes:
+                current = p(current, context)
+                stages.append((p.name, current))
+            self._stages = stages
+            self.seconds["passes"] = time.perf_counter() - start
+        return self._stages
+
+    @property
+    def lowered(self) -> Lowered:
+        """The loop program."""
+        if self._lowered is None:
+            graph = self.stages[-1][1]
+            start = time.perf_counter()
+            self._lowered = lower(graph, SYMBOL)
+            self.seconds["lower"] = time.perf_counter() - start
+        return self._lowered
 
 
 class Executable:
@@ -48,35 +90,97 @@ class Executable:
 
     def __init__(self, graph: Graph, name: str, backend: str, passes: Sequence[Pass],
                  shared_shapes: Mapping[Value, tuple[int, ...]]) -> None:
-        self.user_graph, self.name, self.backend = graph, name, backend
-        self.passes, self.times = tuple(passes), Times()
-        clock = time.perf_counter()
-
-        def lap() -> float:
-            nonlocal clock
-            before, clock = clock, time.perf_counter()
-            return clock - before
-
-        self.closed: Closed = close(graph, shared_shapes)
-        self.times.close = lap()
-        self.context = Context(self.closed.interner)
-        self.stages: list[tuple[str, Graph]] = [("closed", self.closed.graph)]
-        current = self.closed.graph
-        for p in self.passes:
-            current = p(current, self.context)
-            self.stages.append((p.name, current))
-        self.times.passes = lap()
-        self.lowered: Lowered = lower(current, "tinygraph_function")
-        self.times.lower = lap()
-        self.runner: Runner = make_runner(backend, expand_math(self.lowered.program))
-        self.times.backend = lap()
-        self.planner = Planner(graph, self.closed, self.lowered)
+        self.name, self.backend = name, backend
+        self.compilation = Compilation(graph, passes, shared_shapes)
+        self.cached = False
+        self.runner: Runner
+        if backend == "loops":
+            lowered = self.compilation.lowered
+            self.runner = LoopRunner(expand_math(lowered.program))
+        else:
+            lowered = self._native()
+        self.sites, self.constants = lowered.sites, lowered.constants
+        self.planner = Planner(graph, self.compilation.closed, lowered)
 
     def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
                  ) -> list[np.ndarray]:
         plan: Plan = self.planner(arrays)
         results = plan.results(out)
-        fault = self.runner(plan, arrays, results, self.lowered.constants)
+        fault = self.runner(plan, arrays, results, self.constants)
         if fault is not None:
-            raise self.lowered.sites[fault.site].exception(fault.numbers)
+            raise self.sites[fault.site].exception(fault.numbers)
         return results
+
+    # --- native code, from the cache or new
+
+    def _native(self) -> Lowered:
+        key, syms = self._key()
+        store = Store(config.cache_path) if key and config.cache == "on" else None
+        data = store.get(key) if store else None
+        if data is not None:
+            start = time.perf_counter()
+            lowered, code = restore(data, syms)
+            self.runner = NativeRunner(code, lowered.arguments)
+            self.cached = True
+            self.compilation.seconds["load"] = time.perf_counter() - start
+            return lowered
+        lowered = self.compilation.lowered
+        start = time.perf_counter()
+        code = jit.compile_program(expand_math(lowered.program))
+        self.runner = NativeRunner(code, lowered.arguments)
+        self.compilation.seconds["llvm"] = time.perf_counter() - start
+        if store is not None:
+            lean = replace(lowered, program=None), replace(code, llvm_ir="")
+            store.put(key, dump(lean, syms))
+        return lowered
+
+    def _key(self) -> tuple[str, list[Any]]:
+        """The content key, or '' for what cannot be cached."""
+        passes = self.compilation.passes
+        if any(p not in PIPELINE for p in passes):
+            return "", []
+        try:
+            content, syms = fingerprint(self.compilation.closed.graph)
+        except Unkeyed:
+            return "", []
+        names = " ".join(p.name for p in passes)
+        parts = (content, names, jit.target_key(), code_version(), np.__version__,
+                 str(pickle.HIGHEST_PROTOCOL))
+        return "\n".join(parts), syms
+
+    # --- looking inside
+
+    def report(self) -> Report:
+        """What the compiler did.  After a load from the cache the stages are worked out anew."""
+        lowered = self.compilation.lowered
+        loops, outside = count(lowered.program)  # type: ignore[arg-type]
+        passes = [(p.name, p.seconds) for p in self.compilation.journal.passes]
+        return Report(self.name, loops, outside, 1 if self.backend == "llvm" else 0,
+                      dict(self.compilation.seconds), passes, self.cached, str(lowered.arena))
+
+    def workspace_bytes(self, arrays: Sequence[np.ndarray]) -> int:
+        """The size of the workspace for inputs like these."""
+        return self.planner(arrays).arena_bytes
+
+    def source(self, stage: str = "graph") -> str:
+        """The program as text: 'graph' (after all passes), 'loops', 'llvm' or 'asm'."""
+        program = self.compilation.lowered.program
+        assert program is not None
+        if stage == "graph":
+            return equations(self.compilation.stages[-1][1])
+        if stage == "loops":
+            return format_program(program)
+        if stage == "llvm":
+            return jit.optimised_ir(expand_math(program))
+        if stage == "asm":
+            return jit.assembly(expand_math(program))
+        raise ValueError(f"there is no stage {stage!r}; write 'graph', 'loops', 'llvm' or 'asm'")
+
+    def after(self, pass_name: str) -> str:
+        """The graph after (the last run of) a pass, as numbered equations; 'close' is the graph
+        before all passes.  Raises ValueError for a pass that did not run."""
+        for name, graph in reversed(self.compilation.stages):
+            if name == pass_name:
+                return equations(graph)
+        known = ", ".join(dict.fromkeys(name for name, _ in self.compilation.stages))
+        raise ValueError(f"no pass {pass_name!r} ran; there are {known}")

@@ -51,6 +51,7 @@ class Solution:
 
     def __init__(self) -> None:
         self.known: dict[Sym, Dim] = {}
+        self._solved: dict[Dim, Dim] = {}
 
     def __call__(self, s: Sym) -> Dim:
         found = self.known.get(s)
@@ -62,7 +63,11 @@ class Solution:
 
     def dim(self, d: Dim) -> Dim:
         """``d`` in what is known."""
-        return d.substitute(self)
+        found = self._solved.get(d)
+        if found is None:
+            new = d.substitute(self)
+            found = self._solved[d] = d if new == d else new
+        return found
 
     def equate(self, a: Dim, b: Dim) -> None:
         """Learn that a equals b, where one of them is a lone symbol."""
@@ -73,6 +78,7 @@ class Solution:
             s = _lone(left)
             if s is not None and s not in right.syms():
                 self.known[s] = right
+                self._solved.clear()
                 return
 
 
@@ -103,8 +109,9 @@ def close(graph: Graph, shared_shapes: Mapping[Value, tuple[int, ...]]) -> Close
             if s is not None:
                 solution.known[s] = dim(n)
     for guard in guards:
-        if guard.substitute(solution).holds() is False:
-            guard.substitute(solution).check({})
+        solved = guard.substitute(solution)
+        if solved.holds() is False:
+            solved.check({})
     # A number reaches every symbol that equals it, whichever guard comes first.
     for _ in range(2):
         for guard in guards:

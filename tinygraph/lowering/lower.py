@@ -29,6 +29,8 @@ NARROW = 32
 class Lowered:
     """A loop program and what a caller needs to run it.
 
+    program    the program (None where only its object code was kept)
+    arguments  how many arrays it takes: inputs, outputs, constants
     sizes      the symbol behind every size parameter, in order
     constants  arrays passed after inputs and outputs
     arena      the size of the workspace in bytes
@@ -36,7 +38,8 @@ class Lowered:
     sites      failure sites: what a Check that fails means
     """
 
-    program: Program
+    program: Program | None
+    arguments: int
     sizes: tuple[Sym, ...]
     constants: tuple[np.ndarray, ...]
     arena: Dim
@@ -71,7 +74,7 @@ def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) 
         name, tuple(storage.sizes.names.values()),
         (*storage.args, *storage.constant_buffers), places, arena_bytes, body,
         len(storage.sites))
-    return Lowered(program, tuple(storage.sizes.names), tuple(storage.constants), arena,
+    return Lowered(program, len(program.args), tuple(storage.sizes.names), tuple(storage.constants), arena,
                    tuple(v.type.dims for v in outputs), tuple(storage.sites))
 
 

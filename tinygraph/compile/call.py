@@ -1,0 +1,316 @@
+"""``function`` and the object it makes: a compiled graph that is called with arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from tinygraph.compile import saving
+from tinygraph.compile.build import build
+from tinygraph.compile.check import check_call
+from tinygraph.compile.convert import Converter
+from tinygraph.compile.signature import Signature, sign
+from tinygraph.compile.variables import GATE, SharedVariable
+from tinygraph.config import config
+from tinygraph.graph import Graph, Value, describe
+
+_MAX_SHAPES = 4
+
+
+class Executable(Protocol):
+    """What a back end makes of a closed graph.
+
+    Called with one array per input (C-contiguous, aligned, native, the exact dtype and rank) and
+    one entry per output: None, or an array into which that output may be written.  Returns one
+    array per output, C-contiguous and of the exact dtype, whose memory is the caller's own: no
+    two share memory, and none shares with an input.  Never writes an input.  May be called by
+    several threads at once.  Raises the user's errors.
+    """
+
+    def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
+                 ) -> list[np.ndarray]: ...
+
+    def report(self) -> str: ...
+
+    def source(self, stage: str = ...) -> str: ...
+
+    def after(self, pass_name: str) -> Any: ...
+
+
+def function(inputs: Any = (), outputs: Any = None, updates: Any = None, givens: Any = None,
+             on_unused_input: str = "raise", allow_input_downcast: bool | None = None,
+             name: str | None = None, backend: str | None = None, passes: Any = None,
+             check: bool = False, no_default_updates: Any = False, mode: Any = None,
+             **ignored: Any) -> Function:
+    """Compile ``outputs`` and ``updates`` as a function of ``inputs``.
+
+    inputs   a list of variables or ``In`` entries; an intermediate variable may be an input
+    outputs  a variable (a call returns one array), a list (a list), a dict (a dict) or None
+    updates  new values of shared variables: a dict or a list of pairs.  All are computed from
+             the old values and stored together when the call has succeeded
+    givens   variables (shared and intermediate ones too) with what replaces them
+    on_unused_input       'raise', 'warn' or 'ignore'
+    allow_input_downcast  True: cast any argument; False: never lose anything; None: the same,
+             but a Python float may be rounded into a floatX scalar
+    name     for messages and reports
+    backend  'llvm', 'loops' or 'numpy'; config.backend unless given
+    passes   which passes run; all unless given
+    check    every call also runs the interpreter, and raises CheckError where results differ or
+             a nan or inf appears
+    no_default_updates    True, or a list of shared variables: leave ``default_update`` aside
+
+    Raises MissingInputError, UnusedInputError; TypeError for a type that does not fit; ValueError
+    for an update that is named twice.
+    """
+    unknown = set(ignored) - {"profile", "rebuild_strict", "accept_inplace"}
+    if unknown:
+        raise TypeError(f"function() has no argument {', '.join(map(repr, sorted(unknown)))}")
+    signature = sign(inputs, outputs, updates, givens, on_unused_input, no_default_updates)
+    options = {"name": name or "function", "backend": backend or config.backend, "passes": passes,
+               "check": check, "allow_input_downcast": allow_input_downcast,
+               "float_x": config.floatX}
+    return Function(signature, options)
+
+
+class Function:
+    """A compiled function: call it with one argument per input, by position or name.
+
+    name      as given to ``function``
+    compiles  how many times it was built: once, and once for each new shape of a shared variable
+    Safe to call from several threads; safe to pickle (shared variables go along by value).
+    """
+
+    def __init__(self, signature: Signature, options: dict[str, Any]) -> None:
+        self.signature, self.options = signature, options
+        self.name: str = options["name"]
+        self.compiles = 0
+        self._building = threading.Lock()
+        self._executables: dict[tuple[Any, ...], Executable] = {}
+        self._shapes_seen: list[set[tuple[int, ...]]] = [set() for _ in signature.shareds]
+        self._prepare_inputs()
+        self._prepare_state()
+        self._pack = self._packer()
+        self._ready: tuple[Any, Executable]
+        self._get([w.storage.shape for w in signature.shareds])
+
+    # --- preparation
+
+    def _prepare_inputs(self) -> None:
+        self._check: bool = self.options["check"]
+        signature, allow = self.signature, self.options["allow_input_downcast"]
+        self._converters: list[Converter] = []
+        self._fast: list[tuple[int, np.dtype, int]] = []
+        for entry in signature.inputs:
+            downcast = allow if entry.allow_downcast is None else entry.allow_downcast
+            converter = Converter(entry.variable, entry.variable.type, entry.strict, downcast,
+                                  self.options["float_x"])
+            self._converters.append(converter)
+            rank = -1 if converter.fixed else entry.variable.ndim
+            self._fast.append((len(self._fast), converter.kind, rank))
+        self._n_inputs = len(signature.inputs)
+        self._by_name = {e.name: k for k, e in enumerate(signature.inputs) if e.name}
+        self._defaults = {k: c(e.value) for k, (e, c) in
+                          enumerate(zip(signature.inputs, self._converters, strict=True))
+                          if not e.required}
+
+    def _prepare_state(self) -> None:
+        signature = self.signature
+        self._storages = [w.storage for w in signature.shareds]
+        self._written = [w.storage for w in signature.written]
+        self._locks = [s.writing for s in sorted(self._written, key=lambda s: s.serial)]
+        self._no_out: list[np.ndarray | None] = [None] * signature.n_outputs
+
+    def _packer(self) -> Any:
+        form = self.signature.form
+        if form == "one":
+            return lambda results: results[0]
+        if form == "list":
+            return lambda results: results
+        return lambda results: dict(zip(form, results, strict=True))
+
+    # --- calling
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or len(args) != self._n_inputs:
+            args = self._bind(args, kwargs)
+        arrays = list(args)
+        for k, kind, rank in self._fast:
+            x = arrays[k]
+            if not (type(x) is np.ndarray and x.dtype is kind and x.ndim == rank
+                    and x.flags.carray):
+                arrays[k] = self._converters[k](x)
+        if self._written:
+            return self._pack(self._update(arrays))
+        if self._storages:
+            return self._pack(self._read(arrays))
+        results = self._ready[1](arrays, self._no_out)
+        if self._check:
+            check_call(self.signature, arrays, results)
+        return self._pack(results)
+
+    def _read(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Results of a call that changes nothing."""
+        gate = GATE
+        with gate.lock:
+            gate.running += 1
+            arrays += [s.array for s in self._storages]
+            shapes = [s.shape for s in self._storages]
+        try:
+            return self._execute(shapes, arrays, self._no_out)
+        finally:
+            with gate.lock:
+                gate.running -= 1
+
+    def _execute(self, shapes: list[tuple[int, ...]], arrays: list[np.ndarray],
+                 out: list[np.ndarray | None]) -> list[np.ndarray]:
+        key, executable = self._ready
+        if shapes != key:
+            executable = self._get(shapes)
+        results = executable(arrays, out)
+        if self._check:
+            check_call(self.signature, arrays, results)
+        return results
+
+    def _update(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Results of a call that stores new values, after all else has succeeded."""
+        held = 0
+        try:
+            for lock in self._locks:
+                lock.acquire()
+                held += 1
+            return self._transaction(arrays)
+        finally:
+            for lock in self._locks[:held]:
+                lock.release()
+
+    def _transaction(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        written, gate, n = self._written, GATE, self.signature.n_outputs
+        with gate.lock:
+            gate.running += 1
+            arrays += [s.array for s in self._storages]
+            shapes = [s.shape for s in self._storages]
+            spares = [s.spare for s in written]
+            for s in written:  # a spare is one call's at a time
+                s.spare = None
+        new: list[np.ndarray] = []
+        try:
+            results = self._execute(shapes, arrays, self._no_out + spares)
+            new = results[n:]
+            return results[:n]
+        finally:
+            with gate.lock:
+                gate.running -= 1
+                alone = gate.running == 0
+                for s, array in zip(written, new, strict=False):  # nothing new after a failure
+                    s.store(array, alone)
+
+    def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments by position.  Raises TypeError where they do not fit."""
+        given = dict(enumerate(args))
+        if len(args) > self._n_inputs:
+            self._refuse_call(f"{len(args)} arguments were passed")
+        for name, x in kwargs.items():
+            k = self._by_name.get(name)
+            if k is None:
+                self._refuse_call(f"there is no input named {name!r}")
+            if k in given:
+                self._refuse_call(f"{name!r} was passed twice")
+            given[k] = x
+        missing = [k for k in range(self._n_inputs) if k not in given and k not in self._defaults]
+        if missing:
+            names = ", ".join(describe(self.signature.inputs[k].variable) for k in missing)
+            self._refuse_call(f"Missing required input: {names}")
+        return tuple(given[k] if k in given else self._defaults[k]
+                     for k in range(self._n_inputs))
+
+    def _refuse_call(self, fact: str) -> NoReturn:
+        expected = ", ".join(describe(e.variable) + ("" if e.required else " with a default")
+                             for e in self.signature.inputs) or "no arguments"
+        raise TypeError(f"{self.name}: {fact}; it expects {expected}")
+
+    # --- building
+
+    def _get(self, shapes: list[tuple[int, ...]]) -> Executable:
+        """The executable for these shapes of the shared variables, built where there is none.
+
+        A variable that keeps changing shape is no longer built for: its sizes become symbols.
+        """
+        with self._building:
+            for seen, shape in zip(self._shapes_seen, shapes, strict=True):
+                if len(seen) <= _MAX_SHAPES:
+                    seen.add(shape)
+            fixed: dict[Value, tuple[int, ...]] = {
+                w: shape for w, shape, seen in
+                zip(self.signature.shareds, shapes, self._shapes_seen, strict=True)
+                if len(seen) <= _MAX_SHAPES}
+            key = tuple(fixed.get(w) for w in self.signature.shareds)
+            executable = self._executables.get(key)
+            if executable is None:
+                options = self.options
+                executable = build(self.signature.graph, name=self.name,
+                                   backend=options["backend"], passes=options["passes"],
+                                   shared_shapes=fixed)
+                self.compiles += 1
+                self._executables[key] = executable
+            self._ready = (shapes, executable)
+            return executable
+
+    # --- looking inside
+
+    @property
+    def graph(self) -> Graph:
+        """The closed graph: inputs, then shared variables; outputs, then new values."""
+        return self.signature.graph
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The input variables."""
+        return [e.variable for e in self.signature.inputs]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The output expressions (with givens replaced)."""
+        return list(self.signature.graph.outputs[:self.signature.n_outputs])
+
+    @property
+    def updates(self) -> dict[SharedVariable, Value]:
+        """The shared variables that a call changes, and their new values."""
+        new = self.signature.graph.outputs[self.signature.n_outputs:]
+        return dict(zip(self.signature.written, new, strict=True))
+
+    @property
+    def shared(self) -> list[SharedVariable]:
+        """The shared variables that a call reads."""
+        return list(self.signature.shareds)
+
+    def get_shared(self) -> list[SharedVariable]:
+        """The shared variables that a call reads."""
+        return self.shared
+
+    def report(self) -> str:
+        """What the compiler did, as text."""
+        return self._ready[1].report()
+
+    def source(self, stage: str = "graph") -> str:
+        """The program at a stage of compilation, as text."""
+        return self._ready[1].source(stage)
+
+    def after(self, pass_name: str) -> Any:
+        """The graph as it stood after a pass."""
+        return self._ready[1].after(pass_name)
+
+    def __repr__(self) -> str:
+        ins = ", ".join(e.name or str(e.variable.type) for e in self.signature.inputs)
+        outs = ", ".join(str(v.type) for v in self.outputs)
+        new = ", ".join(w.name or "shared" for w in self.signature.written)
+        return f"<function {self.name}({ins}) -> [{outs}]" + (f" updates {new}>" if new else ">")
+
+    def __reduce__(self) -> Any:
+        return _load, (saving.dumps((self.signature, self.options)),)
+
+
+def _load(data: bytes) -> Function:
+    return Function(*saving.loads(data))
