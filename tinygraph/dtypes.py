@@ -33,6 +33,9 @@ class DType:
     def is_int(self) -> bool:
         return self.kind in "iu"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return dtype, (self.name,)  # one object per type, also after a copy
+
     def __repr__(self) -> str:
         return self.name
 

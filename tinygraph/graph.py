@@ -143,7 +143,8 @@ class Guard:
         """Raise ``error`` unless the relation holds for these sizes."""
         left, right = self.left.evaluate(env), self.right.evaluate(env)
         if not (left == right if self.relation == "eq" else left <= right):
-            raise self.error(self.text.format(left=left, right=right))
+            text = self.text.replace("{left}", str(left)).replace("{right}", str(right))
+            raise self.error(text)
 
 
 class Op:

@@ -53,7 +53,8 @@ class _Writer:
         return self.known[graph]
 
     def record(self, x: Any) -> str:
-        fields = ",".join(self.field(getattr(x, f.name)) for f in dataclasses.fields(x))
+        fields = ",".join(self.field(getattr(x, f.name))
+                          for f in dataclasses.fields(x) if f.compare)
         return f"{type(x).__module__}.{type(x).__qualname__}[{fields}]"
 
     def field(self, x: Any) -> str:
@@ -73,7 +74,7 @@ class _Writer:
             if TABLE.get(x.name) is x or (isinstance(x.result, DType) and cast_fn(x.result) is x):
                 return x.name
             raise Unkeyed(x.name)
-        if getattr(x, "holds_sizes", False):
+        if dataclasses.is_dataclass(x) and not isinstance(x, type):
             return self.record(x)
         raise Unkeyed(repr(x))
 

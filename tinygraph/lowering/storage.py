@@ -25,7 +25,10 @@ class Site:
 
     def exception(self, numbers: Sequence[int]) -> Exception:
         """The user's error."""
-        return self.error(self.text.format(*numbers))
+        text = self.text
+        for k, number in enumerate(numbers):
+            text = text.replace(f"{{{k}}}", str(number))
+        return self.error(text)
 
 
 class Storage:

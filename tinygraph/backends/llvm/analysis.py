@@ -62,6 +62,22 @@ def nodes(*roots: Expr) -> Iterator[Expr]:
             stack.extend(operands(expr))
 
 
+def children_first(root: Expr) -> list[Expr]:
+    """Every expression object at or under ``root``, each once, operands before users."""
+    done: dict[int, Expr] = {}
+    stack = [(root, False)]
+    while stack:
+        expr, ready = stack.pop()
+        if id(expr) in done:
+            continue
+        if ready:
+            done[id(expr)] = expr
+        else:
+            stack.append((expr, True))
+            stack.extend((e, False) for e in operands(expr))
+    return list(done.values())
+
+
 def index_names(body: Block) -> frozenset[str]:
     """The int64 names bound by ``Let`` whose every use is linear arithmetic of an index.
 

@@ -58,6 +58,7 @@ class VectorLoop:
         self.strides: dict[str, int | None] = {loop.var.name: 1}
         self.known: dict[int, int | None] = {}
         self.measured: set[int] = set()
+        self.orders: dict[Expr, list[Expr]] = {}
         self.vectors: dict[str, str] = {}
         self.memo: dict[int, tuple[str, int]] = {}
         self.slots: dict[int, str] = {}
@@ -75,8 +76,8 @@ class VectorLoop:
         widest = 1
         for stmt in self.body:
             if isinstance(stmt, Let):
-                self.strides[stmt.var.name] = self.stride(stmt.value)
                 widest = max(widest, self.width(stmt.value))
+                self.strides[stmt.var.name] = self.stride(stmt.value)
             elif isinstance(stmt, Store):
                 stride = self.stride(stmt.index)
                 if not (stride == 1 or (stride == 0 and id(stmt) in sums)):
@@ -113,6 +114,8 @@ class VectorLoop:
 
     def width(self, root: Expr) -> int:
         """Bytes of the widest element that ``root`` computes with, indices aside."""
+        for expr in analysis.children_first(root):  # so that deep expressions need no deep stack
+            self.stride(expr)
         widest, stack = 1, [root]
         while stack:
             expr = stack.pop()
@@ -181,7 +184,7 @@ class VectorLoop:
         """Bind a name: by its first lane if it is linear in the lane, else as a vector."""
         name = stmt.var.name
         if self.strides[name] is None:
-            self.vectors[name] = self.vector(stmt.value)
+            self.vectors[name] = self.value(stmt.value)
         else:
             # Linear in the lane: the value of the first lane says all.
             operand = self.emitter.expr(stmt.value, index=name in self.emitter.index_names)
@@ -211,6 +214,15 @@ class VectorLoop:
         return self.code.value(
             f"shufflevector {vector} {one}, {vector} poison, <{self.lanes} x i32> zeroinitializer"
         )
+
+    def value(self, root: Expr) -> str:
+        """``vector(root)``, from the leaves up."""
+        if root not in self.orders:
+            varying = [e for e in analysis.children_first(root) if self.stride(e) is None]
+            self.orders[root] = varying
+        for expr in self.orders[root]:
+            self.vector(expr)
+        return self.vector(root)
 
     def vector(self, expr: Expr) -> str:
         """The operand that holds ``expr`` for all lanes."""
@@ -315,7 +327,7 @@ class VectorLoop:
 
     def store(self, stmt: Store) -> None:
         """A store of contiguous elements, or a part of a sum."""
-        value = self.vector(stmt.value)
+        value = self.value(stmt.value)
         if id(stmt) in self.slots:
             self.accumulate(stmt, value)
             return

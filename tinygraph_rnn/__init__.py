@@ -1,0 +1,28 @@
+"""Recurrent networks on tinygraph, under the names that Lasagne taught.
+
+>>> import tinygraph_rnn as lasagne
+>>> l_in = lasagne.layers.InputLayer((None, None, 2))
+>>> l_lstm = lasagne.layers.LSTMLayer(l_in, num_units=10)
+>>> lasagne.layers.count_params(l_lstm)
+570
+
+A layer only describes: it makes the parameters when it is built and the expression when
+``layers.get_output`` asks for it.  What the compiler does by itself (input products before the
+loop, one product for all gates, only the last state where only that is read) is nobody's option.
+"""
+
+from __future__ import annotations
+
+from tinygraph_rnn import (
+    init,
+    layers,
+    nonlinearities,
+    objectives,
+    random,
+    tasks,
+    updates,
+    utils,
+)
+
+__all__ = [
+    "init", "layers", "nonlinearities", "objectives", "random", "tasks", "updates", "utils"]

@@ -1,0 +1,140 @@
+"""``Layer`` and ``MergeLayer``: what every layer is made of.
+
+A layer has inputs (layers, or shapes that stand for them), parameters with tags, an output shape
+(per axis an int, or None where only a run tells) and an expression for its output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Union
+
+from tinygraph.compile.variables import SharedVariable
+from tinygraph_rnn.utils import collect_shared_vars, create_param, unique
+
+Shape = tuple[int | None, ...]
+Incoming = Union["Layer", Shape]
+
+
+class Layer:
+    """A layer with one input.
+
+    incoming: a Layer, or the shape of an input that ``get_output_for`` will be given by hand.
+    name: prefixed to the names of the parameters.
+    To define a layer, write ``get_output_for`` and, where the shape changes,
+    ``get_output_shape_for``; make parameters with ``add_param`` in the constructor.
+    """
+
+    input_layer: Layer | None
+
+    def __init__(self, incoming: Incoming, name: str | None = None) -> None:
+        self.name = name
+        self.params: dict[Any, set[str]] = {}
+        self.input_layer, self.input_shape = _split(incoming)
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of the output: ints, and None for what only a run tells."""
+        return tuple(self.get_output_shape_for(self.input_shape))
+
+    def inputs(self) -> list[Layer | None]:
+        """The layers that feed this one (None where only a shape was given)."""
+        return [self.input_layer]
+
+    def add_param(self, spec: Any, shape: Sequence[int], name: str | None = None, **tags: bool
+                  ) -> Any:
+        """A parameter of this layer, from any ``spec`` that ``utils.create_param`` takes.
+
+        A parameter is tagged ``trainable`` and ``regularizable`` unless told otherwise; any
+        other tag may be given as ``tag=True``.
+        """
+        if name is not None and self.name is not None:
+            name = f"{self.name}.{name}"
+        param = create_param(spec, shape, name)
+        tags = {"trainable": True, "regularizable": True, **tags}
+        self.params[param] = {tag for tag, on in tags.items() if on}
+        return param
+
+    def get_params(self, unwrap_shared: bool = True, **tags: bool) -> list[Any]:
+        """The parameters, in the order they were added.
+
+        ``tag=True`` keeps those that have a tag, ``tag=False`` those that do not.  A parameter
+        given as an expression stands for the shared variables in it; with unwrap_shared=False
+        it is returned itself.
+        """
+        found = [
+            p for p, own in self.params.items()
+            if all((tag in own) == wanted for tag, wanted in tags.items())]
+        if not unwrap_shared:
+            return found
+        return unique(
+            v for p in found
+            for v in ([p] if isinstance(p, SharedVariable) else collect_shared_vars([p])))
+
+    def get_output_shape_for(self, input_shape: Any) -> Shape:
+        """The output shape for a shape of the input; the same one unless overridden."""
+        return input_shape
+
+    def get_output_for(self, *args: Any, **kwargs: Any) -> Any:
+        """get_output_for(input, **kwargs): the output expression for an input expression (a list
+        of them in a MergeLayer).  Keyword arguments are those of ``get_output``
+        (``deterministic=True`` and the like)."""
+        raise NotImplementedError(f"{type(self).__name__}.get_output_for")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or ''}{self.output_shape}>"
+
+
+class MergeLayer(Layer):
+    """A layer with several inputs: ``incomings`` is a list of layers or shapes, and
+    ``get_output_for`` and ``get_output_shape_for`` take lists in the same order."""
+
+    def __init__(self, incomings: Sequence[Incoming], name: str | None = None) -> None:
+        self.name = name
+        self.params = {}
+        pairs = [_split(incoming) for incoming in incomings]
+        self.input_layers = [layer for layer, _ in pairs]
+        self.input_shapes = [shape for _, shape in pairs]
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of the output: ints, and None for what only a run tells."""
+        return tuple(self.get_output_shape_for(self.input_shapes))
+
+    def inputs(self) -> list[Layer | None]:
+        """The layers that feed this one (None where only a shape was given)."""
+        return list(self.input_layers)
+
+    def get_output_shape_for(self, input_shapes: Any) -> Shape:
+        """The output shape for a list of input shapes."""
+        raise NotImplementedError(f"{type(self).__name__}.get_output_shape_for")
+
+
+def _split(incoming: Incoming) -> tuple[Layer | None, Shape]:
+    """The layer, or None, and the shape behind an ``incoming``."""
+    if isinstance(incoming, Layer):
+        return incoming, incoming.output_shape
+    if not isinstance(incoming, (tuple, list)):
+        raise TypeError(f"a layer or a shape is needed as input, not {incoming!r}")
+    return None, checked_shape(incoming)
+
+
+def checked_shape(shape: Sequence[Any]) -> Shape:
+    """``shape`` as a tuple.  Raises ValueError unless its entries are positive ints or None."""
+    out = tuple(None if n is None else int(n) for n in shape)
+    if any(n is not None and n <= 0 for n in out):
+        raise ValueError(f"the shape {out} is not one: every size must be positive, or None where "
+                         "it is not known yet")
+    return out
+
+
+def known_product(shape: Sequence[int | None], what: str) -> int:
+    """The number of elements of ``shape``.  Raises ValueError if an entry is None: the message
+    says that ``what`` needs it."""
+    total = 1
+    for n in shape:
+        if n is None:
+            raise ValueError(f"{what} needs the number of its input features, but the input shape "
+                             f"ends in {tuple(shape)}; give an int instead of None")
+        total *= n
+    return total
