@@ -77,6 +77,8 @@ class View:
         """The same elements in row-major order under other sizes, if strides can say that."""
         if self.literal is not None:
             return replace(self, dims=tuple(dims), strides=(dim(0),) * len(dims))
+        if self.strides == row_major(self.dims):
+            return replace(self, dims=tuple(dims), strides=row_major(dims))
         old = [(d, s) for d, s in zip(self.dims, self.strides, strict=True) if d != 1]
         new = [d for d in dims if d != 1]
         found: list[Dim] = []

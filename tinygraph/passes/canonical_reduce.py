@@ -70,7 +70,7 @@ def reduce_of_view(node: Node, context: Context) -> Any:
         left = [k for k in range(v.ndim) if k not in axes]
         kept = [turned.perm[k] for k in range(v.ndim) if k not in op.axes]
         return transpose(out, [left.index(k) for k in kept])
-    if len(op.axes) == v.ndim and (made_by(v, Reshape) or made_by(v, Squeeze)):
+    if len(op.axes) == v.ndim and made_by(v, Reshape):
         x = operands(v)[0]
         return reduce_(op.kind, x, range(x.ndim)) if x.ndim else None
     return None
