@@ -65,8 +65,10 @@ def call(native, sizes, arrays):
 def product_program(dtype, accumulate):
     a, b, c = (buffer(x, dtype) for x in "abc")
     d = {name: DimOf(name) for name in SIZES}
-    matrices = [Matrix(x, d[f"{x.name}o"], d[f"{x.name}rs"], d[f"{x.name}cs"]) for x in (a, b, c)]
-    body = Gemm(d["m"], d["n"], d["k"], *matrices, accumulate)
+    left, right, out = (
+        Matrix(x, d[f"{x.name}o"], d[f"{x.name}rs"], d[f"{x.name}cs"]) for x in (a, b, c)
+    )
+    body = Gemm(d["m"], d["n"], d["k"], left, right, out, accumulate)
     return Program("product", SIZES, (a, b, c), (), ZERO, Block((body,)))
 
 
