@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, Union
+from typing import Any
 
 _order = itertools.count()  # gives symbols a stable order; nobody reads it otherwise
 
@@ -71,7 +71,7 @@ class Compound:
         return self.left.syms() | self.right.syms()
 
 
-Atom = Union[Sym, Compound]
+Atom = Sym | Compound
 Monomial = tuple[Atom, ...]
 
 

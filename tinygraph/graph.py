@@ -103,7 +103,7 @@ class Value:
 
 
 def _restore(cls: type) -> Any:
-    return cls.__new__(cls)
+    return object.__new__(cls)
 
 
 def describe(value: Value) -> str:
@@ -317,7 +317,7 @@ def map_op(op: Any, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Gr
     """``op`` (or a record among its fields) with every Dim and Graph in it replaced; ``op``
     itself if none changed."""
     changes = {}
-    for name in _sized_fields(type(op)):
+    for name in _sized_fields(type(op)):  # type: ignore[arg-type]
         old = getattr(op, name)
         new = map_field(old, on_dim, on_graph)
         if new is not old:
@@ -346,7 +346,7 @@ def op_dims(op: Op) -> Iterator[Dim]:
 
 def subgraphs(op: Op) -> list[Graph]:
     """Every Graph among the fields of ``op`` (the body of a scan)."""
-    if not _sized_fields(type(op)):
+    if not _sized_fields(type(op)):  # type: ignore[arg-type]
         return []
     found: list[Graph] = []
 

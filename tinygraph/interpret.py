@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tinygraph.dims import Dim, Sym
-from tinygraph.graph import Value, describe, op_dims, toposort
 from tinygraph.errors import MissingInputError
+from tinygraph.graph import Value, describe, op_dims, toposort
 
 
 class Sizes:

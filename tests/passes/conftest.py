@@ -12,6 +12,7 @@ from tinygraph.interpret import Sizes, evaluate
 from tinygraph.ops.arithmetic import Arithmetic
 from tinygraph.rewrite.check import check_graph
 from tinygraph.rewrite.engine import Context
+from tinygraph.rewrite.journal import expression
 
 
 class Bench:
@@ -70,7 +71,6 @@ class Bench:
 
     @staticmethod
     def text(outputs):
-        from tinygraph.rewrite.journal import expression
         return "; ".join(expression(v, 12) for v in outputs)
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinygraph.dtypes import float64, int64
+from tinygraph.dtypes import bool_, float64, int64
 from tinygraph.graph import apply
 from tinygraph.ops.arithmetic import Constant, cast, constant, elementwise, full, reduce_
 from tinygraph.ops.linalg import dot
@@ -37,7 +37,6 @@ def test_comparisons_and_casts_of_numbers(bench):
     x = bench.input("x", 3)
     condition = elementwise("lt", full(1, (3,), int64), full(2, (3,), int64))
     graph = bench.run(fold, condition.switch(x, x + cast(condition, float64)))
-    from tinygraph.dtypes import bool_
     bench.same(graph, full(True, (3,), bool_).switch(x, x + full(1.0, (3,), float64)))
 
 

@@ -20,6 +20,7 @@ from tinygraph.compile.plan import Plan, Planner
 from tinygraph.compile.report import Report, count
 from tinygraph.config import config
 from tinygraph.graph import Graph, Value
+from tinygraph.loops.language import Program
 from tinygraph.loops.printing import format_program
 from tinygraph.lowering.lower import Lowered, lower
 from tinygraph.lowering.vector_math import expand_math
@@ -84,6 +85,13 @@ class Compilation:
             self.seconds["lower"] = time.perf_counter() - start
         return self._lowered
 
+    @property
+    def program(self) -> Program:
+        """The loop program itself."""
+        program = self.lowered.program
+        assert program is not None  # only what comes from the cache has none
+        return program
+
 
 class Executable:
     """A compiled graph: one native function for all sizes of its inputs."""
@@ -96,7 +104,7 @@ class Executable:
         self.runner: Runner
         if backend == "loops":
             lowered = self.compilation.lowered
-            self.runner = LoopRunner(expand_math(lowered.program))
+            self.runner = LoopRunner(expand_math(self.compilation.program))
         else:
             lowered = self._native()
         self.sites, self.constants = lowered.sites, lowered.constants
@@ -126,7 +134,7 @@ class Executable:
             return lowered
         lowered = self.compilation.lowered
         start = time.perf_counter()
-        code = jit.compile_program(expand_math(lowered.program))
+        code = jit.compile_program(expand_math(self.compilation.program))
         self.runner = NativeRunner(code, lowered.arguments)
         self.compilation.seconds["llvm"] = time.perf_counter() - start
         if store is not None:
@@ -153,7 +161,7 @@ class Executable:
     def report(self) -> Report:
         """What the compiler did.  After a load from the cache the stages are worked out anew."""
         lowered = self.compilation.lowered
-        loops, outside = count(lowered.program)  # type: ignore[arg-type]
+        loops, outside = count(self.compilation.program)
         passes = [(p.name, p.seconds) for p in self.compilation.journal.passes]
         return Report(self.name, loops, outside, 1 if self.backend == "llvm" else 0,
                       dict(self.compilation.seconds), passes, self.cached, str(lowered.arena))
@@ -164,8 +172,7 @@ class Executable:
 
     def source(self, stage: str = "graph") -> str:
         """The program as text: 'graph' (after all passes), 'loops', 'llvm' or 'asm'."""
-        program = self.compilation.lowered.program
-        assert program is not None
+        program = self.compilation.program
         if stage == "graph":
             return equations(self.compilation.stages[-1][1])
         if stage == "loops":

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinygraph.compile.close import Closed
-from tinygraph.dims import Sym
 from tinygraph.errors import ShapeError
 from tinygraph.graph import Graph, Value, describe, leaves
-from tinygraph.interpret import evaluate, Sizes
+from tinygraph.interpret import Sizes, evaluate
 from tinygraph.lowering.lower import Lowered
 
 _MOST_PLANS = 4096
@@ -72,14 +71,10 @@ class Planner:
             sizes.env[s] = int(number)
         for guard in self.guards:
             guard.check(sizes.env)
-        numbers = np.array([self._size(s, sizes) for s in self.lowered.sizes] or [0], np.int64)
+        numbers = np.array([sizes(d) for d in self.lowered.sizes] or [0], np.int64)
         return Plan(numbers, numbers.ctypes.data, sizes(self.lowered.arena),
                     tuple(tuple(sizes(d) for d in dims) for dims in self.lowered.outputs),
                     self.dtypes)
-
-    @staticmethod
-    def _size(s: Sym, sizes: Sizes) -> int:
-        return sizes.env[s]
 
 
 def _check_axes(value: Value, array: np.ndarray, sizes: Sizes) -> None:

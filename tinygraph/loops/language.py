@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Union
 
 from tinygraph.dtypes import DType, bool_, float32, float64, int32, int64
 
@@ -137,7 +136,7 @@ class Cast:
     dtype: DType
 
 
-Expr = Union[Const, Var, DimOf, Load, Unary, Binary, Select, Cast]
+Expr = Const | Var | DimOf | Load | Unary | Binary | Select | Cast
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +251,7 @@ class Note:
     source: str = ""
 
 
-Stmt = Union[Block, For, While, If, Let, Store, Alloc, Gemm, Check, Note]
+Stmt = Block | For | While | If | Let | Store | Alloc | Gemm | Check | Note
 
 
 @dataclass(frozen=True, eq=False)

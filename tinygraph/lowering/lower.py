@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygraph.dims import Dim, Sym
+from tinygraph.dims import Dim
 from tinygraph.graph import Graph, Value, subgraphs, toposort
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Block, Program
+from tinygraph.loops.language import Block, Expr, Program
 from tinygraph.lowering.region import Region
 from tinygraph.lowering.storage import Site, Storage
 from tinygraph.lowering.workspace import plan
@@ -31,7 +31,7 @@ class Lowered:
 
     program    the program (None where only its object code was kept)
     arguments  how many arrays it takes: inputs, outputs, constants
-    sizes      the symbol behind every size parameter, in order
+    sizes      the Dim behind every size parameter, in order
     constants  arrays passed after inputs and outputs
     arena      the size of the workspace in bytes
     outputs    the shape of every output
@@ -40,7 +40,7 @@ class Lowered:
 
     program: Program | None
     arguments: int
-    sizes: tuple[Sym, ...]
+    sizes: tuple[Dim, ...]
     constants: tuple[np.ndarray, ...]
     arena: Dim
     outputs: tuple[tuple[Dim, ...], ...]
@@ -68,14 +68,20 @@ def lower(graph: Graph, name: str = "f") -> Lowered:
 
 def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) -> Lowered:
     offsets, arena = plan(body, storage.temps)
-    places = tuple((buffer, storage.sizes.expr(offset)) for buffer, offset in offsets)
-    arena_bytes = storage.sizes.expr(arena)
+    places = tuple((buffer, _offset(storage, offset)) for buffer, offset in offsets)
+    arena_bytes = storage.sizes.parameter(arena)
     program = Program(
         name, tuple(storage.sizes.names.values()),
         (*storage.args, *storage.constant_buffers), places, arena_bytes, body,
         len(storage.sites))
     return Lowered(program, len(program.args), tuple(storage.sizes.names), tuple(storage.constants), arena,
                    tuple(v.type.dims for v in outputs), tuple(storage.sites))
+
+
+def _offset(storage: Storage, offset: Dim) -> Expr:
+    if offset.const is not None:
+        return E.index(offset.const)
+    return storage.sizes.parameter(offset)
 
 
 def choose_lane(graph: Graph) -> Dim | None:

@@ -48,7 +48,7 @@ def groups_of(labels: Sequence[int], op: Dot, views: Sequence[View]) -> list[Gro
     return merged
 
 
-def _degree(stride: Dim) -> tuple[int, int] | int:
+def _degree(stride: Dim) -> int:
     """A rough size of a symbolic stride: more symbols are larger, then larger numbers."""
     if not stride.terms:
         return 0

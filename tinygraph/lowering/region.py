@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-
 import numpy as np
 
 from tinygraph.dims import Dim, dim
@@ -19,7 +18,7 @@ from tinygraph.dtypes import int64
 from tinygraph.errors import InternalError
 from tinygraph.graph import Node, Value, toposort
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Binary, Cast, Const, Expr, Select
+from tinygraph.loops.language import Binary, Cast, Expr, Select
 from tinygraph.lowering.nest import Nest, Reduction, fill, loop_order
 from tinygraph.lowering.products import lower_dot
 from tinygraph.lowering.scan import lower_scan
@@ -27,7 +26,8 @@ from tinygraph.lowering.storage import Storage
 from tinygraph.lowering.view import View
 from tinygraph.ops.linalg import Dot
 from tinygraph.ops.scalars import ScalarFn
-from tinygraph.ops.views import Concatenate, Region as Part
+from tinygraph.ops.views import Concatenate
+from tinygraph.ops.views import Region as Part
 
 Stage = Callable[[E.Builder], None]
 

@@ -107,8 +107,8 @@ def _start(region: Region, carry: Carry, init: Value) -> None:
     """Put the initial state into row 0.  Where that row is never written again, a state that a
     nest computes may be computed there."""
     first = carry.row(E.index(0))
-    fresh = (carry.kept == "all" and init.node is not None and init not in region.where and init not in region.targets
-             and init in region.home)
+    fresh = (carry.kept == "all" and init.node is not None and init not in region.where
+             and init not in region.targets and init in region.home)
     if fresh:
         region.targets[init] = first
     region.put(init, first)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from tinygraph.dims import Compound, Dim, Sym, dim
+from tinygraph.dims import Dim, dim
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Binary, DimOf, Expr
+from tinygraph.loops.language import DimOf, Expr
 
 
 class SizeParameters:
-    """The symbols of a function and the parameters that carry them."""
+    """The sizes that a program is passed: a symbol, or a quotient, minimum or maximum of sizes,
+    which the caller works out once per distinct sizes.  The program itself computes polynomials.
+    """
 
     def __init__(self) -> None:
-        self.names: dict[Sym, str] = {}
+        self.names: dict[Dim, str] = {}
         self._known: dict[Dim, Expr] = {}
 
     def expr(self, d: Dim | int) -> Expr:
@@ -22,18 +24,15 @@ class SizeParameters:
             found = self._known[d] = self._polynomial(d)
         return found
 
+    def parameter(self, d: Dim) -> Expr:
+        """``d`` as one parameter, whatever it is made of."""
+        return DimOf(self.names.setdefault(d, f"n{len(self.names)}"))
+
     def _polynomial(self, d: Dim) -> Expr:
         total: Expr = E.index(0)
         for monomial, c in d.terms:
             product: Expr = E.index(c)
             for atom in monomial:
-                product = E.mul(self._atom(atom), product)
+                product = E.mul(self.parameter(Dim({(atom,): 1})), product)
             total = E.add(total, product)
         return total
-
-    def _atom(self, atom: Sym | Compound) -> Expr:
-        if isinstance(atom, Sym):
-            name = self.names.setdefault(atom, f"n{len(self.names)}")
-            return DimOf(name)
-        left, right = self.expr(atom.left), self.expr(atom.right)
-        return Binary(atom.op, left, right)

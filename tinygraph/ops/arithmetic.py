@@ -209,7 +209,7 @@ def as_value(x: Any, like: Value | None = None, cls: type[Value] = Arithmetic) -
     if isinstance(x, Value):
         return x
     cls = like.result_class() if like is not None else cls
-    if isinstance(x, bool) or isinstance(x, np.bool_):
+    if isinstance(x, (bool, np.bool_)):
         return constant(x, bool_, cls)
     if isinstance(x, int) and like is not None and like.type.dtype.kind != "b":
         kind = like.type.dtype
@@ -227,8 +227,8 @@ def full(x: float | int | bool, dims: Iterable[Dim | int], type_: DType,
          cls: type[Value] = Arithmetic) -> Any:
     """An array of shape ``dims`` filled with one number."""
     value = constant(x, type_, cls)
-    dims = tuple(dim(d) for d in dims)
-    return apply(Broadcast(dims, ()), value)[0] if dims else value
+    sizes = tuple(dim(d) for d in dims)
+    return apply(Broadcast(sizes, ()), value)[0] if sizes else value
 
 
 # --- broadcast ------------------------------------------------------------------------------
@@ -327,10 +327,10 @@ class Elemwise(Op):
                     for a, b in zip(x.type.dims, first.type.dims, strict=True)):
                 raise ShapeError(f"{self.fn}: {describe(first)} has shape {_shape(first)}, "
                                  f"{describe(x)} has {_shape(x)}")
-        for x in numbers:
-            if x.type.dtype.kind not in self.fn.accepts or x.type.dtype is not numbers[0].type.dtype:
-                raise TypeError(f"{self.fn} does not take {describe(x)}")
         kind = numbers[0].type.dtype
+        for x in numbers:
+            if x.type.dtype.kind not in self.fn.accepts or x.type.dtype is not kind:
+                raise TypeError(f"{self.fn} does not take {describe(x)}")
         if isinstance(self.fn.result, DType):
             kind = self.fn.result
         elif self.fn.result == "bool":
@@ -515,7 +515,7 @@ class Reduce(Op):
             alone = elementwise("and", zero, elementwise("eq", count, 1))
             none = elementwise("eq", count, 0)
             return [spread * none.switch(others / zero.switch(1, x), alone.switch(others, 0))]
-        return [x.zeros()]
+        return [x.zeros()]  # type: ignore[attr-defined]
 
     def batch(self, inputs: Sequence[Any], batched: Sequence[bool], n: Dim) -> tuple[Any, ...]:
         return apply(Reduce(self.kind, tuple(a + 1 for a in self.axes)), inputs[0])

@@ -87,7 +87,7 @@ class Put(Op):
         out = np.array(x)
         where = (slice(None),) * self.axis + (_checked(index, x.shape[self.axis]),)
         if self.mode == "add":
-            np.add.at(out, where, y)
+            np.add.at(out, where, y)  # type: ignore[arg-type]
         else:
             out[where] = y
         return (out,)

@@ -13,7 +13,6 @@ from tinygraph.ops.sizes import size_value
 from tinygraph.ops.views import (
     Region,
     Reshape,
-    Squeeze,
     Transpose,
     Unslice,
     squeeze,

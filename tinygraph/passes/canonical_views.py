@@ -100,7 +100,8 @@ def broadcast_of_squeeze(node: Node, context: Context) -> Any:
 
 @rule(Squeeze)
 def squeeze_of(node: Node, context: Context) -> Any:
-    """squeeze(squeeze(x)) --> squeeze(x);  squeeze(broadcast(x)) --> broadcast(x) without it"""
+    """squeeze(squeeze(x)) --> squeeze(x);  squeeze(broadcast(x)) --> broadcast(x) without it;
+    squeeze(reshape(x)) --> reshape(x)"""
     assert isinstance(node.op, Squeeze)
     x, axes = node.inputs[0], node.op.axes
     if not axes:
@@ -110,6 +111,8 @@ def squeeze_of(node: Node, context: Context) -> Any:
         source = operands(x)[0]
         kept = [k for k in range(source.ndim) if k not in inner.axes]
         return squeeze(source, sorted((*inner.axes, *(kept[k] for k in axes))))
+    if made_by(x, Reshape) is not None:
+        return reshape(operands(x)[0], node.outputs[0].type.dims)
     spread = made_by(x, Broadcast)
     if spread is None:
         return None
@@ -238,9 +241,10 @@ def slice_of_concatenate(node: Node, context: Context) -> Any:
     first, last = region.starts[op.axis], region.starts[op.axis] + region.lengths[op.axis]
     starts = [r.starts[op.axis] for r in op.regions(parts)]
     ends = [s + p.type.dims[op.axis] for s, p in zip(starts, parts, strict=True)]
-    low = max((i for i, s in enumerate(starts) if nonnegative(first - s)), default=None)
-    high = min((i for i, e in enumerate(ends) if nonnegative(e - last)), default=None)
-    if low is None or high is None or low > high or (low, high) == (0, len(parts) - 1):
+    low = max((i for i, s in enumerate(starts) if nonnegative(first - s)), default=0)
+    high = min((i for i, e in enumerate(ends) if nonnegative(e - last)),
+               default=len(parts) - 1)
+    if low > high or (low, high) == (0, len(parts) - 1):
         return None
     moved = list(region.starts)
     moved[op.axis] = first - starts[low]
@@ -279,6 +283,8 @@ def concatenate_of(node: Node, context: Context) -> Any:
     """concatenate(x) --> x;  concatenate(concatenate(x, y), z) --> concatenate(x, y, z);
     concatenate(x[:k], x[k:]) --> x;  an empty part goes;  concatenate(0, 0) --> 0"""
     assert isinstance(node.op, Concatenate)
+    if len(node.inputs) == 1:
+        return node.inputs[0]
     axis = node.op.axis
     parts: list[Any] = []
     for v in node.inputs:
@@ -286,8 +292,7 @@ def concatenate_of(node: Node, context: Context) -> Any:
         flat = operands(v) if inner is not None and inner.axis == axis else (v,)
         parts.extend(p for p in flat if p.type.dims[axis] != 0)
     if not parts or all(map(is_zero, parts)):
-        return filled(0, node.outputs[0]) if node.inputs and (
-            not parts or is_zero(parts[0])) else None
+        return filled(0, node.outputs[0])
     parts = _joined(parts, axis)
     if len(parts) == len(node.inputs) and all(
             a is b for a, b in zip(parts, node.inputs, strict=True)):

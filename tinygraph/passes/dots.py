@@ -183,14 +183,17 @@ class Term:
     y: Value
     a: tuple[tuple[str, int], ...]
     b: tuple[tuple[str, int], ...]
+    flipped: bool
 
     @staticmethod
     def of(value: Value) -> Term:
-        """The one of both orders of operands that comes first by its labels."""
+        """The one of both orders of operands that comes first by its labels; ``flipped`` if that
+        is not the order of the product."""
         op = made_by(value, Dot)
         assert op is not None
         x, y = operands(value)
-        one, two = _term(op.a, op.b, op.out, x, y), _term(op.b, op.a, op.out, y, x)
+        one = Term(x, y, *_summed(op.a, op.b, op.out), False)
+        two = Term(y, x, *_summed(op.b, op.a, op.out), True)
         return one if (one.a, one.b) <= (two.a, two.b) else two
 
     def others(self) -> tuple[Any, ...]:
@@ -200,16 +203,19 @@ class Term:
         return self.a, self.b, tuple(sorted((k, d.key) for k, d in sizes.items()))
 
     def product(self, x: Value, y: Value) -> Any:
-        """The same product of other operands."""
+        """The same product of other operands, in the order that the product has."""
         out = sorted({lab for lab in self.a + self.b if lab[0] == "o"})
+        if self.flipped:
+            return dot_general(self.b, self.a, out, y, x)
         return dot_general(self.a, self.b, out, x, y)
 
 
-def _term(a: Sequence[int], b: Sequence[int], out: Sequence[int], x: Value, y: Value) -> Term:
+def _summed(a: Sequence[int], b: Sequence[int], out: Sequence[int]) -> tuple[Any, Any]:
+    """The labels a and b in the words of Term."""
     names = {label: ("o", k) for k, label in enumerate(out)}
     for label in a:
         names.setdefault(label, ("c", len(names) - len(out)))
-    return Term(x, y, tuple(names[k] for k in a), tuple(names[k] for k in b))
+    return tuple(names[k] for k in a), tuple(names[k] for k in b)
 
 
 def _merge_sums(graph: Graph, context: Context) -> Graph:

@@ -5,8 +5,9 @@ Also the lift over time: body values computed once for all steps, by the batch r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace as with_fields
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as with_fields
 from typing import Any
 
 from tinygraph.dims import Dim
@@ -173,7 +174,7 @@ def is_scan(node: Node | None) -> bool:
     return node is not None and isinstance(node.op, Scan)
 
 
-def frontier(inside: Iterable[Value], chosen: set[Value]) -> list[Value]:
+def frontier(inside: Iterable[Value], chosen: Container[Value]) -> list[Value]:
     """The inputs of nodes of ``chosen`` values that are not chosen themselves."""
     found: dict[Value, None] = {}
     for v in inside:

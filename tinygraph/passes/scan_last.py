@@ -21,8 +21,9 @@ def slice_of_transpose(node: Node, context: Context) -> Any:
         return None
     perm = x.node.op.perm
     back = [perm.index(k) for k in range(len(perm))]
-    region = Region(*(tuple(group[k] for k in back)
-                      for group in (op.region.starts, op.region.lengths, op.region.steps)))
+    part = op.region
+    region = Region(tuple(part.starts[k] for k in back), tuple(part.lengths[k] for k in back),
+                    tuple(part.steps[k] for k in back))
     return transpose(slice_(x.node.inputs[0], region), perm)
 
 

@@ -99,19 +99,43 @@ def _swap_factor(product: Value, x: Any, y: Value, depth: int) -> Any:
 
 @rule("mul")
 def cancel_probability(node: Node, context: Context) -> Any:
-    """(x / p) * p --> x, and (x / p) * (p * y) --> x * y, where p may underflow: a sigmoid,
-    1 - sigmoid, or a part of a softmax"""
+    """(x / p) * (p * y) --> x * y, and (x / p - z / q) * (p * q) --> x * q - z * p, where p and
+    q may underflow: a sigmoid, 1 - sigmoid, or a part of a softmax"""
     for a, b in (node.inputs, node.inputs[::-1]):
-        quotient = pair(a, "div")
-        if quotient is None or not _is_probability(quotient[1]):
-            continue
-        rest = _without_factor(b, quotient[1], 4)
-        if rest is not None:
-            return fitting(quotient[0] if rest is _ONE else quotient[0] * rest, node.outputs[0])
+        found = _cancelled(a, b, 4)
+        if found is not None:
+            return fitting(found, node.outputs[0])
     return None
 
 
 _ONE = object()
+
+
+def _cancelled(a: Value, b: Value, depth: int) -> Any:
+    """a * b, every quotient in the sum ``a`` cancelled against a factor of ``b``; else None."""
+    quotient = pair(a, "div")
+    if quotient and _is_probability(quotient[1]):
+        rest = _without_factor(b, quotient[1], 4)
+        if rest is not None:
+            return quotient[0] if rest is _ONE else quotient[0] * rest
+    if depth == 0:
+        return None
+    inner = operand(a, "neg")
+    if inner is not None:
+        found = _cancelled(inner, b, depth - 1)
+        return None if found is None else -found
+    factors = pair(a, "mul")
+    if factors:
+        for x, y in (factors, factors[::-1]):
+            found = _cancelled(x, b, depth - 1)
+            if found is not None:
+                return found * y
+    for name in ("add", "sub"):
+        terms = pair(a, name)
+        parts = [_cancelled(t, b, depth - 1) for t in terms or ()]
+        if parts and all(p is not None for p in parts):
+            return elementwise(name, *parts)
+    return None
 
 
 def _is_probability(p: Value) -> bool:

@@ -59,10 +59,11 @@ def _tile_one(graph: Graph, context: Context) -> Graph:
         parts = [t for t in terms if made_by(t, Unslice)]
         if len(parts) < 2:
             continue
-        new = fitting(add_all(_tiled(terms)), root)
-        if new is not None and context.intern(new)[0] is not root:
+        tiled = _tiled(terms)
+        new = fitting(add_all(tiled), root) if len(tiled) < len(terms) else None
+        if new is not None:
             mapping[root] = new
-            context.journal.note(context.pass_name, "tile_sums", [root], context.intern(new))
+            context.journal.note(context.pass_name, "tile_sums", [root], [new])
     return substitute(graph, mapping, context)
 
 

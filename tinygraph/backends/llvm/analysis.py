@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from tinygraph.dtypes import int64
 from tinygraph.loops.language import (
+    Alloc,
     Binary,
     Block,
     Check,
@@ -19,6 +20,7 @@ from tinygraph.loops.language import (
     Gemm,
     If,
     Let,
+    Note,
     Load,
     Stmt,
     Store,
@@ -127,6 +129,11 @@ def vectorisable(loop: For) -> bool:
     return loop.mode == "vector" and not any(
         isinstance(s, (For, While, Check, Gemm)) for s in inner
     )
+
+
+def closed_nest(loop: For) -> bool:
+    """True for loops around arithmetic and memory alone: no call, no early exit, no branch."""
+    return all(isinstance(s, (Block, For, Let, Store, Alloc, Note)) for s in walk(loop.body))
 
 
 def bound_names(loop: For) -> set[str]:

@@ -8,7 +8,7 @@ site + 1 with the numbers of the failed Check in ``fault``.
 from __future__ import annotations
 
 from tinygraph.backends.llvm import analysis, gemm, scalar
-from tinygraph.backends.llvm.scalar import memory_type
+from tinygraph.backends.llvm.scalar import memory_type, register_type
 from tinygraph.backends.llvm.values import Values
 from tinygraph.backends.llvm.vector import VectorLoop
 from tinygraph.dtypes import DType, int64
@@ -46,7 +46,14 @@ def emit(program: Program, target: gemm.Target) -> str:
 
 
 class Emitter(Values):
-    """Writes the body of one program, statement by statement."""
+    """Writes the body of one program, statement by statement.
+
+    ``outlines``: loop nests become functions of their own, whose parameters are the numbers that
+    do not change in them.  LLVM's time grows faster than a function does, above all where it
+    weighs the address formulas of a loop; and equal nests become one.
+    """
+
+    outlines = True
 
     # -- the module ------------------------------------------------------------------------
 
@@ -68,6 +75,7 @@ class Emitter(Values):
             "}",
         ]
         parts = [
+            *(f"define internal void @{kernel}{text}" for text, kernel in self.kernels.items()),
             "\n".join(body),
             _exported(name, self.target),
             "\n".join(sorted(self.declarations)),
@@ -199,6 +207,9 @@ class Emitter(Values):
             if vector.fits():
                 vector.write()
                 return
+        if self.outlines and analysis.closed_nest(loop):
+            NestEmitter(self).write(loop)
+            return
         code = self.code
         extent = self.expr(loop.extent)
         enter, body, leave = code.fresh("enter"), code.fresh("body"), code.fresh("leave")
@@ -326,6 +337,52 @@ class Emitter(Values):
         """A matrix as three operands: its first element and its two strides."""
         place = self.address(matrix.buffer, self.expr(matrix.offset, index=True))
         return f"ptr {place}, i64 {self.expr(matrix.rows)}, i64 {self.expr(matrix.cols)}"
+
+
+class NestEmitter(Emitter):
+    """Writes one loop nest as a function, for the emitter ``caller``."""
+
+    outlines = False
+
+    def __init__(self, caller: Emitter) -> None:
+        super().__init__(caller.program, caller.target, caller.index_names)
+        self.caller = caller
+        self.metadata, self.declarations = caller.metadata, caller.declarations
+        self.kernels = caller.kernels
+        self.passed: dict[tuple[str, str], str] = {}
+        self.bound: set[str] = set()
+
+    def write(self, nest: For) -> None:
+        """The function and its call."""
+        caller = self.caller
+        self.bound = analysis.bound_names(nest)
+        self.loop(nest)
+        heads = ", ".join(f"{kind} {name}" for (_, kind), name in self.passed.items())
+        text = "\n".join([f"({heads}) #0 {{", "entry:", *self.allocas, *self.code.lines,
+                          "  ret void", "}"])
+        name = self.kernels.setdefault(text, f"nest{len(self.kernels)}")
+        operands = ", ".join(f"{kind} {operand}" for operand, kind in self.passed)
+        caller.code.emit(f"call void @{name}({operands})")
+        caller.epoch += 1
+
+    def parameter(self, operand: str, kind: str) -> str:
+        """A value of the caller inside this function."""
+        if not operand.startswith("%"):
+            return operand
+        return self.passed.setdefault((operand, kind), f"%p{len(self.passed)}")
+
+    def expr(self, expr: Expr, index: bool = False) -> str:
+        """What does not change in the nest and reads no memory is passed in."""
+        if analysis.invariant(expr, self.bound) and not self.has_load(expr):
+            operand = self.caller.expr(expr, index)
+            return self.parameter(operand, register_type(expr.dtype))
+        return super().expr(expr, index)
+
+    def pointer(self, buffer: Buffer) -> str:
+        """Registers are this function's own, other buffers are passed in."""
+        if id(buffer) in self.pointers:
+            return self.pointers[id(buffer)]
+        return self.parameter(self.caller.pointer(buffer), "ptr")
 
 
 def _exported(name: str, target: gemm.Target) -> str:

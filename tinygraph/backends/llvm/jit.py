@@ -147,7 +147,7 @@ def target_key(target: gemm.Target | None = None) -> str:
 
 
 def compile_program(
-    program: Program, *, opt_level: int = 3, target: gemm.Target | None = None
+    program: Program, *, opt_level: int = 1, target: gemm.Target | None = None
 ) -> ObjectCode:
     """Compile ``program`` for this machine.
 

@@ -136,27 +136,28 @@ def store_first(
     count: str,
     values: list[str],
     places: list[str],
-    suffix: str,
+    suffix: list[str],
+    whole: bool = True,
 ) -> None:
     """Store the first ``count`` (1 to ``lanes``) elements of every vector at its place.
 
     Whole vector, half, quarter, ...: three or four branches for all vectors together, where a
     masked store takes a dozen cycles or more for each on processors without mask registers.
-    ``suffix`` follows each store (alignment, metadata).
+    ``suffix`` follows each store (alignment, metadata).  ``whole``: may ``count`` be ``lanes``.
     """
-    vector, size = f"<{lanes} x {element}>", lanes
+    vector, size = f"<{lanes} x {element}>", lanes if whole else lanes // 2
     while size:
         take, skip, before = code.fresh("take"), code.fresh("skip"), code.label
         bit = code.value(f"and i64 {count}, {size}")
         code.emit(f"br i1 {code.value(f'icmp ne i64 {bit}, 0')}, label %{take}, label %{skip}")
         code.block(take)
         rest, following = [], []
-        for value, place in zip(values, places, strict=True):
+        for value, place, tail in zip(values, places, suffix, strict=True):
             part, kind = value, vector
             if size < lanes:
                 kind = f"<{size} x {element}>"
                 part = _lanes(code, vector, value, list(range(size)))
-            code.emit(f"store {kind} {part}, ptr {place}{suffix}")
+            code.emit(f"store {kind} {part}, ptr {place}{tail}")
             if 1 < size < lanes:
                 moved = [min(i, lanes - 1) for i in range(size, size + lanes)]
                 rest.append(_lanes(code, vector, value, moved))

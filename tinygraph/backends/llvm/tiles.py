@@ -250,7 +250,8 @@ class Tiles:
         if ends:
             values, starts = map(list, zip(*ends, strict=True))
             count = self.counts[masks[-1]]
-            store_first(code, self.t, self.lanes, count, values, starts, f", align {self.size}")
+            tails = [f", align {self.size}"] * len(values)
+            store_first(code, self.t, self.lanes, count, values, starts, tails)
 
     # -- copying b into a panel -------------------------------------------------------------
 

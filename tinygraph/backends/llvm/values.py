@@ -56,55 +56,46 @@ class Metadata:
 class Values:
     """Writes the expressions of one program."""
 
-    def __init__(self, program: Program, target: Target) -> None:
+    def __init__(self, program: Program, target: Target,
+                 index_names: frozenset[str] | None = None) -> None:
         self.program, self.target = program, target
         self.code = Code()
         self.metadata = Metadata()
         self.scopes = [Scope()]
         self.pointers: dict[int, str] = {}
-        self.aliases: dict[int, str] = {}
+        self.places: dict[str, str] = {}  # arena offset --> pointer
         self.sizes: dict[str, str] = {}
         self.promoted: dict[int, str] = {}
         self.declarations: set[str] = set()
         self.allocas: list[str] = []
+        self.kernels: dict[str, str] = {}  # text of a vector loop's function --> its name
         self.group = ""  # access group of the vector loop being written, or ""
         self.vector_var: Var | None = None
         self.epoch = 0  # counts moments at which memory may have changed
         self.reads: dict[int, bool] = {}
-        self.index_names = analysis.index_names(program.body)
+        self.index_names = (
+            analysis.index_names(program.body) if index_names is None else index_names)
 
     # -- buffers ---------------------------------------------------------------------------
 
     def open_buffers(self) -> None:
-        """Load sizes and pointers once, and say which buffers cannot overlap."""
+        """Load sizes and pointers once."""
         code = self.code
         constant = self.metadata.add("")
         for position, name in enumerate(self.program.sizes):
             place = code.value(f"getelementptr inbounds i64, ptr %sizes, i64 {position}")
             self.sizes[name] = code.value(f"load i64, ptr {place}, !invariant.load {constant}")
-        domain = self.metadata.add("SELF", distinct=True)
-        scopes = [
-            self.metadata.add(f"SELF, {domain}", distinct=True)
-            for _ in range(len(self.program.args) + 1)
-        ]
-        tags = []
-        for own in scopes:
-            mine = self.metadata.add(own)
-            others = self.metadata.add(", ".join(s for s in scopes if s != own))
-            tags.append(f", !alias.scope {mine}, !noalias {others}")
         for position, buffer in enumerate(self.program.args):
             place = code.value(f"getelementptr inbounds ptr, ptr %args, i64 {position}")
             self.pointers[id(buffer)] = code.value(
                 f"load ptr, ptr {place}, !invariant.load {constant}"
             )
-            self.aliases[id(buffer)] = tags[position]
         for buffer, offset in self.program.arena:
-            # Temps may share bytes with one another over time: one scope for the whole arena.
             start = self.expr(offset)
-            self.pointers[id(buffer)] = code.value(
-                f"getelementptr inbounds i8, ptr %arena, i64 {start}"
-            )
-            self.aliases[id(buffer)] = tags[-1]
+            if start not in self.places:
+                self.places[start] = code.value(
+                    f"getelementptr inbounds i8, ptr %arena, i64 {start}")
+            self.pointers[id(buffer)] = self.places[start]
 
     # -- scopes ----------------------------------------------------------------------------
 
@@ -201,26 +192,31 @@ class Values:
 
     def address(self, buffer: Buffer, index: str, lanes: int = 1) -> str:
         """A pointer to element ``index`` of ``buffer``, or a vector of so many of them."""
+        pointer = self.pointer(buffer)
+        if index == "0":
+            return pointer
+        kind = memory_type(buffer.dtype)
+        step = "i64" if lanes == 1 else f"<{lanes} x i64>"
+        return self.code.value(f"getelementptr inbounds {kind}, ptr {pointer}, {step} {index}")
+
+    def pointer(self, buffer: Buffer) -> str:
+        """Where ``buffer`` begins."""
         if id(buffer) not in self.pointers:
             raise InternalError(
                 f"{self.program.name}: buffer {buffer.name!r} is no argument, has no place in the "
                 "arena and was not opened by an Alloc"
             )
-        pointer = self.pointers[id(buffer)]
-        kind = memory_type(buffer.dtype)
-        step = "i64" if lanes == 1 else f"<{lanes} x i64>"
-        return self.code.value(f"getelementptr inbounds {kind}, ptr {pointer}, {step} {index}")
+        return self.pointers[id(buffer)]
 
-    def tags(self, buffer: Buffer, grouped: bool = True) -> str:
-        """The metadata of an access to ``buffer``."""
-        group = f", !llvm.access.group {self.group}" if self.group and grouped else ""
-        return self.aliases.get(id(buffer), "") + group
+    def tags(self, grouped: bool = True) -> str:
+        """The metadata of an access to memory."""
+        return f", !llvm.access.group {self.group}" if self.group and grouped else ""
 
     def load(self, buffer: Buffer, index: str, grouped: bool = True) -> str:
         """The element ``index`` of ``buffer`` as a register value."""
         place = self.address(buffer, index)
         kind, size = memory_type(buffer.dtype), buffer.dtype.itemsize
-        raw = self.code.value(f"load {kind}, ptr {place}, align {size}{self.tags(buffer, grouped)}")
+        raw = self.code.value(f"load {kind}, ptr {place}, align {size}{self.tags(grouped)}")
         return scalar.from_memory(self.code, raw, buffer.dtype)
 
     def store(self, buffer: Buffer, index: str, value: str, grouped: bool = True) -> None:
@@ -228,7 +224,7 @@ class Values:
         raw = scalar.to_memory(self.code, value, buffer.dtype)
         place = self.address(buffer, index)
         kind, size = memory_type(buffer.dtype), buffer.dtype.itemsize
-        self.code.emit(f"store {kind} {raw}, ptr {place}, align {size}{self.tags(buffer, grouped)}")
+        self.code.emit(f"store {kind} {raw}, ptr {place}, align {size}{self.tags(grouped)}")
         self.epoch += 1
 
     def alloca(self, kind: str, count: int, alignment: int = 64) -> str:

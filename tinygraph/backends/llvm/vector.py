@@ -5,6 +5,9 @@ loop for the last elements of every row, which is where short rows spend their t
 loop takes whole vectors and one masked round takes the rest.  What does not fit (branches,
 scattered stores) stays a plain loop that LLVM may vectorise.
 
+Each loop is a function of its own, a kernel, whose parameters are the addresses and numbers that
+do not change in it.  Kernels of the same text are one; small functions keep LLVM's time linear.
+
 Every int64 expression has a stride: how much it grows from lane to lane.  0 is uniform and stays
 scalar, 1 under a load is one vector, anything else is gathered; None is no fixed stride.
 """
@@ -20,6 +23,7 @@ from tinygraph.dtypes import DType, bool_, int64
 from tinygraph.errors import InternalError
 from tinygraph.loops.language import (
     Binary,
+    Buffer,
     Block,
     Cast,
     Const,
@@ -53,7 +57,11 @@ class VectorLoop:
     """One innermost loop of mode "vector" in the hands of ``emitter``."""
 
     def __init__(self, emitter: Emitter, loop: For) -> None:
-        self.emitter, self.code, self.loop = emitter, emitter.code, loop
+        self.emitter, self.loop = emitter, loop
+        self.code = scalar.Code()  # of the kernel; what it is passed is written by the emitter
+        self.parameters: dict[tuple[str, str], str] = {}
+        self.slot_lines: list[str] = []
+        self.index = ""
         self.body = list(statements(loop.body))
         self.strides: dict[str, int | None] = {loop.var.name: 1}
         self.known: dict[int, int | None] = {}
@@ -63,7 +71,9 @@ class VectorLoop:
         self.memo: dict[int, tuple[str, int]] = {}
         self.slots: dict[int, str] = {}
         self.mask = self.count = ""
+        self.pending: list[tuple[str, str, str, str, Buffer]] = []
         self.lanes = 1
+        self.written = 0  # counts stores: what was loaded before one may have changed
 
     # -- what fits -------------------------------------------------------------------------
 
@@ -130,16 +140,40 @@ class VectorLoop:
     # -- the loop --------------------------------------------------------------------------
 
     def write(self) -> None:
-        """Whole vectors first, then one masked round."""
-        code, emitter = self.code, self.emitter
+        """The kernel and its call."""
+        emitter = self.emitter
         extent = emitter.expr(self.loop.extent)
-        some, rounds, body = code.fresh("some"), code.fresh("rounds"), code.fresh("vector")
-        rest, masked, done, leave = (code.fresh(s) for s in ("rest", "masked", "done", "leave"))
-        positive = code.value(f"icmp sgt i64 {extent}, 0")
-        code.emit(f"br i1 {positive}, label %{some}, label %{leave}")
-        code.block(some)
+        emitter.epoch += 1
+        emitter.open_scope()
+        emitter.bind(self.loop.var.name, "0")  # addresses are those of the first iteration
+        totals = self.kernel_body()
+        emitter.close_scope()
+        kinds = [kind for _, kind in self.parameters]
+        heads = [f"{kind} {name}" for kind, name in zip(kinds, self.parameters.values(), strict=True)]
+        text = "\n".join([f"({', '.join(['i64 %extent', *heads])}) #0 {{", "entry:",
+                          *self.slot_lines, *self.code.lines, "  ret void", "}"])
+        name = emitter.kernels.setdefault(text, f"nest{len(emitter.kernels)}")
+        passed = [f"{kind} {operand}" for operand, kind in self.parameters]
+        emitter.code.emit(f"call void @{name}({', '.join([f'i64 {extent}', *passed])})")
+        emitter.epoch += 1
+        for stmt, place in totals:
+            kind = register_type(stmt.buffer.dtype)
+            emitter.finish_sum(stmt, emitter.code.value(f"load {kind}, ptr {place}"))
+
+    def outer(self, operand: str, kind: str) -> str:
+        """A value of the caller inside the kernel: a literal, or a parameter."""
+        if not operand.startswith("%"):
+            return operand
+        name = f"%p{len(self.parameters)}"
+        return self.parameters.setdefault((operand, kind), name)
+
+    def kernel_body(self) -> list[tuple[Store, str]]:
+        """Whole vectors first, then one masked round; the sums, and where the caller finds them."""
+        code = self.code
+        rounds, body, rest = code.fresh("rounds"), code.fresh("vector"), code.fresh("rest")
+        masked, done = code.fresh("masked"), code.fresh("done")
         self.open_sums()
-        whole = code.value(f"and i64 {extent}, {-self.lanes}")
+        whole = code.value(f"and i64 %extent, {-self.lanes}")
         enough = code.value(f"icmp sgt i64 {whole}, 0")
         code.emit(f"br i1 {enough}, label %{rounds}, label %{rest}")
         code.block(rounds)
@@ -150,10 +184,9 @@ class VectorLoop:
         self.round(index)
         code.emit(f"{following} = add nuw nsw i64 {index}, {self.lanes}")
         again = code.value(f"icmp slt i64 {following}, {whole}")
-        hints = emitter.plain_loop()
-        code.emit(f"br i1 {again}, label %{body}, label %{rest}, !llvm.loop {hints}")
+        code.emit(f"br i1 {again}, label %{body}, label %{rest}")
         code.block(rest)
-        left = code.value(f"sub nsw i64 {extent}, {whole}")
+        left = code.value(f"sub nsw i64 %extent, {whole}")
         over = code.value(f"icmp sgt i64 {left}, 0")
         code.emit(f"br i1 {over}, label %{masked}, label %{done}")
         code.block(masked)
@@ -161,32 +194,25 @@ class VectorLoop:
         self.round(whole)
         code.emit(f"br label %{done}")
         code.block(done)
-        self.close_sums()
-        code.emit(f"br label %{leave}")
-        code.block(leave)
-        emitter.epoch += 1
+        return self.close_sums()
 
     def round(self, index: str) -> None:
         """The body once, for ``lanes`` iterations from ``index`` on."""
-        emitter = self.emitter
-        emitter.epoch += 1
-        emitter.open_scope()
-        self.vectors, self.memo = {}, {}
-        emitter.bind(self.loop.var.name, index)
+        self.vectors, self.memo, self.index = {}, {}, index
         for stmt in self.body:
             if isinstance(stmt, Let):
                 self.let(stmt)
             elif isinstance(stmt, Store):
                 self.store(stmt)
-        emitter.close_scope()
+        self.flush()
 
     def let(self, stmt: Let) -> None:
-        """Bind a name: by its first lane if it is linear in the lane, else as a vector."""
+        """Bind a name: as a vector, or, if it is linear in the lane, by its value in the first
+        iteration, which the caller computes."""
         name = stmt.var.name
         if self.strides[name] is None:
             self.vectors[name] = self.value(stmt.value)
-        else:
-            # Linear in the lane: the value of the first lane says all.
+        elif not self.mask:
             operand = self.emitter.expr(stmt.value, index=name in self.emitter.index_names)
             self.emitter.bind(name, operand)
 
@@ -230,10 +256,10 @@ class VectorLoop:
             return self.vectors[expr.name]
         if id(expr) in self.memo:
             operand, epoch = self.memo[id(expr)]
-            if epoch == self.emitter.epoch or not self.emitter.has_load(expr):
+            if epoch == self.written or not self.emitter.has_load(expr):
                 return operand
         operand = self.compute(expr)
-        self.memo[id(expr)] = (operand, self.emitter.epoch)
+        self.memo[id(expr)] = (operand, self.written)
         return operand
 
     def compute(self, expr: Expr) -> str:
@@ -263,40 +289,61 @@ class VectorLoop:
         kind = register_type(expr.dtype)
         if isinstance(expr, Const):
             return f"splat ({kind} {scalar.constant(expr.value, expr.dtype)})"
-        first = self.splat(self.emitter.expr(expr), kind)
+        base = self.outer(self.emitter.expr(expr), kind)
         if stride == 0:
-            return first
+            return self.splat(base, kind)
+        moved = self.code.value(f"mul nsw i64 {self.index}, {stride}")
+        first = self.splat(self.code.value(f"add nsw i64 {base}, {moved}"), kind)
         steps = ", ".join(f"i64 {i * stride}" for i in range(self.lanes))
         return self.code.value(f"add <{self.lanes} x i64> {first}, <{steps}>")
 
+    def place(self, buffer: Buffer, index: Expr) -> str:
+        """The address of the first lane's element, for an index of stride 1."""
+        emitter = self.emitter
+        start = emitter.address(buffer, emitter.expr(index, index=True))
+        kind = memory_type(buffer.dtype)
+        base = self.outer(start, "ptr")
+        return self.code.value(f"getelementptr inbounds {kind}, ptr {base}, i64 {self.index}")
+
     # -- memory ------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write the stores of the masked round that were held back, all in one go."""
+        pending, self.pending = self.pending, []
+        for kind in dict.fromkeys(p[0] for p in pending):
+            values, places, tails = zip(*(p[1:4] for p in pending if p[0] == kind), strict=True)
+            scalar.store_first(self.code, kind, self.lanes, self.count, list(values),
+                               list(places), list(tails), whole=False)
 
     def load(self, expr: Load) -> str:
         """A vector of contiguous elements, or a gather."""
+        if any(p[4] is expr.buffer for p in self.pending):
+            self.flush()
         emitter, dtype = self.emitter, expr.buffer.dtype
         kind, size = memory_type(dtype), dtype.itemsize
         vector, truth = f"<{self.lanes} x {kind}>", f"<{self.lanes} x i1>"
-        tags = emitter.tags(expr.buffer)
         suffix = f"v{self.lanes}{_short(dtype)}"
         if self.stride(expr.index) == 1:
-            place = emitter.address(expr.buffer, emitter.expr(expr.index, index=True))
+            place = self.place(expr.buffer, expr.index)
             if self.mask:
                 name = f"llvm.masked.load.{suffix}.p0"
                 emitter.declare(f"declare {vector} @{name}(ptr, i32, {truth}, {vector})")
                 instruction = (
                     f"call {vector} @{name}(ptr {place}, i32 {size}, {truth} {self.mask}, "
-                    f"{vector} zeroinitializer){tags}"
+                    f"{vector} zeroinitializer)"
                 )
             else:
-                instruction = f"load {vector}, ptr {place}, align {size}{tags}"
+                instruction = f"load {vector}, ptr {place}, align {size}"
         else:
-            places = emitter.address(expr.buffer, self.vector(expr.index), self.lanes)
+            base = self.outer(emitter.pointer(expr.buffer), "ptr")
+            lanes = f"<{self.lanes} x i64> {self.vector(expr.index)}"
+            places = self.code.value(f"getelementptr inbounds {kind}, ptr {base}, {lanes}")
             pointers = f"<{self.lanes} x ptr>"
             name = f"llvm.masked.gather.{suffix}.v{self.lanes}p0"
             emitter.declare(f"declare {vector} @{name}({pointers}, i32, {truth}, {vector})")
             instruction = (
                 f"call {vector} @{name}({pointers} {places}, i32 {size}, "
-                f"{truth} {self.mask or 'splat (i1 true)'}, {vector} zeroinitializer){tags}"
+                f"{truth} {self.mask or 'splat (i1 true)'}, {vector} zeroinitializer)"
             )
         self.wide()
         value = scalar.from_memory(self.code, self.code.value(instruction), dtype)
@@ -305,25 +352,24 @@ class VectorLoop:
 
     def put(self, stmt: Store, place: str, value: str) -> None:
         """Store a vector of contiguous elements."""
-        dtype, tags = stmt.buffer.dtype, self.emitter.tags(stmt.buffer)
+        dtype = stmt.buffer.dtype
         self.wide()
         raw = scalar.to_memory(self.code, value, dtype)
         self.narrow()
         kind, size = memory_type(dtype), dtype.itemsize
         vector, truth = f"<{self.lanes} x {kind}>", f"<{self.lanes} x i1>"
         if self.mask and not self.emitter.target.mask_registers:
-            suffix = f", align {size}{tags}"
-            scalar.store_first(self.code, kind, self.lanes, self.count, [raw], [place], suffix)
+            self.pending.append((kind, raw, place, f", align {size}", stmt.buffer))
         elif self.mask:
             name = f"llvm.masked.store.v{self.lanes}{_short(dtype)}.p0"
             self.emitter.declare(f"declare void @{name}({vector}, ptr, i32, {truth})")
             self.code.emit(
                 f"call void @{name}({vector} {raw}, ptr {place}, i32 {size}, "
-                f"{truth} {self.mask}){tags}"
+                f"{truth} {self.mask})"
             )
         else:
-            self.code.emit(f"store {vector} {raw}, ptr {place}, align {size}{tags}")
-        self.emitter.epoch += 1
+            self.code.emit(f"store {vector} {raw}, ptr {place}, align {size}")
+        self.written += 1
 
     def store(self, stmt: Store) -> None:
         """A store of contiguous elements, or a part of a sum."""
@@ -331,12 +377,10 @@ class VectorLoop:
         if id(stmt) in self.slots:
             self.accumulate(stmt, value)
             return
-        emitter = self.emitter
         if stmt.accumulate is not None:
             old = self.load(Load(stmt.buffer, stmt.index))
             value = self.combine(stmt.accumulate, old, value, stmt.buffer.dtype)
-        place = emitter.address(stmt.buffer, emitter.expr(stmt.index, index=True))
-        self.put(stmt, place, value)
+        self.put(stmt, self.place(stmt.buffer, stmt.index), value)
 
     # -- sums --------------------------------------------------------------------------------
 
@@ -353,7 +397,8 @@ class VectorLoop:
             if isinstance(stmt, Store) and self.stride(stmt.index) == 0:
                 dtype, op = stmt.buffer.dtype, str(stmt.accumulate)
                 kind = register_type(dtype)
-                slot = self.emitter.alloca(kind, self.lanes)
+                slot = f"%slot{len(self.slot_lines)}"
+                self.slot_lines.append(f"  {slot} = alloca <{self.lanes} x {kind}>, align 64")
                 start = scalar.constant(_neutral(op, dtype), dtype)
                 self.code.emit(f"store <{self.lanes} x {kind}> splat ({kind} {start}), ptr {slot}")
                 self.slots[id(stmt)] = slot
@@ -370,15 +415,20 @@ class VectorLoop:
             self.narrow()
         self.code.emit(f"store {vector} {new}, ptr {slot}")
 
-    def close_sums(self) -> None:
-        """Add up the lanes and bring the result home."""
+    def close_sums(self) -> list[tuple[Store, str]]:
+        """Add up the lanes; the totals go to places that the caller passes."""
+        totals = []
         for stmt in self.body:
             if isinstance(stmt, Store) and id(stmt) in self.slots:
                 dtype = stmt.buffer.dtype
-                vector = f"<{self.lanes} x {register_type(dtype)}>"
+                kind = register_type(dtype)
+                vector = f"<{self.lanes} x {kind}>"
                 lanes = self.code.value(f"load {vector}, ptr {self.slots[id(stmt)]}")
                 total = self.across(str(stmt.accumulate), lanes, dtype)
-                self.emitter.finish_sum(stmt, total)
+                place = self.emitter.alloca(kind, 1)
+                self.code.emit(f"store {kind} {total}, ptr {self.outer(place, 'ptr')}")
+                totals.append((stmt, place))
+        return totals
 
     def across(self, op: str, lanes: str, dtype: DType) -> str:
         """The lanes of one vector combined."""
