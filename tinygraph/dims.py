@@ -109,7 +109,8 @@ class Dim:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, int):
             return self.const == other
-        return self is other or (isinstance(other, Dim) and self.terms == other.terms)
+        return self is other or (
+            isinstance(other, Dim) and self._hash == other._hash and self.terms == other.terms)
 
     def __hash__(self) -> int:
         return self._hash

@@ -107,8 +107,11 @@ def _restore(cls: type) -> Any:
 
 
 def describe(value: Value) -> str:
-    """A variable in a message: its name, kind and line."""
-    what = value.name or (f"result of {value.node.op}" if value.node else "unnamed variable")
+    """A variable in a message: its name (or its op and what that reads), kind and line."""
+    what = value.name or "unnamed variable"
+    if value.node is not None and not value.name:
+        read = ", ".join(dict.fromkeys(v.name for v in value.node.inputs if v.name))
+        what = f"result of {value.node.op}" + (f" of {read}" if read else "")
     where = f", {value.source}" if value.source else ""
     return f"{what} ({kind_name(value.type)}{where})"
 
@@ -230,22 +233,22 @@ def toposort(outputs: Iterable[Value], stop: Container[Value] = ()) -> list[Node
     count as leaves."""
     order: list[Node] = []
     done: set[Node] = set()
-    stack: list[tuple[Node, Iterator[Value]]] = []
-    for out in outputs:
-        if out.node is None or out.node in done or out in stop:
+    stack = [v.node for v in outputs if v.node is not None and v not in stop]
+    stack.reverse()
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
             continue
-        done.add(out.node)
-        stack.append((out.node, iter(out.node.inputs)))
-        while stack:
-            node, rest = stack[-1]
-            child = next((v.node for v in rest
-                          if v.node and v.node not in done and v not in stop), None)
-            if child is None:
-                order.append(node)
-                stack.pop()
-            else:
-                done.add(child)
-                stack.append((child, iter(child.inputs)))
+        waiting = [v.node for v in node.inputs
+                   if v.node is not None and v.node not in done and v not in stop]
+        if waiting:
+            waiting.reverse()
+            stack += waiting
+        else:
+            done.add(node)
+            order.append(node)
+            stack.pop()
     return order
 
 
@@ -271,13 +274,20 @@ class Graph:
     outputs: tuple[Value, ...]
 
     def __post_init__(self) -> None:
-        loose = set(leaves(self.outputs)) - set(self.inputs)
+        used = {v for n in self._nodes for v in n.inputs if v.node is None}
+        used.update(v for v in self.outputs if v.node is None)
+        loose = used.difference(self.inputs)
         if loose:
             raise ValueError(f"graph is not closed: {', '.join(map(describe, loose))}")
 
     def nodes(self) -> tuple[Node, ...]:
         """Its nodes, operands first."""
         return self._nodes
+
+    @functools.cached_property
+    def size(self) -> int:
+        """How many nodes there are, bodies included."""
+        return len(self._nodes) + sum(g.size for n in self._nodes for g in subgraphs(n.op))
 
     @functools.cached_property
     def _nodes(self) -> tuple[Node, ...]:
@@ -332,6 +342,22 @@ def _sized_fields(cls: type) -> tuple[str, ...]:
                  if any(word in str(f.type) for word in ("Dim", "Graph", "Region")))
 
 
+@functools.cache
+def _graph_fields(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls) if "Graph" in str(f.type))
+
+
+def map_graphs(op: Any, on_graph: Callable[[Graph], Graph]) -> Any:
+    """``op`` with every body among its fields replaced; ``op`` itself if none changed."""
+    changes = {}
+    for name in _graph_fields(type(op)):
+        old = getattr(op, name)
+        new = on_graph(old)
+        if new is not old:
+            changes[name] = new
+    return dataclasses.replace(op, **changes) if changes else op
+
+
 def op_dims(op: Op) -> Iterator[Dim]:
     """Every Dim among the fields of ``op``."""
     found: list[Dim] = []
@@ -346,16 +372,7 @@ def op_dims(op: Op) -> Iterator[Dim]:
 
 def subgraphs(op: Op) -> list[Graph]:
     """Every Graph among the fields of ``op`` (the body of a scan)."""
-    if not _sized_fields(type(op)):  # type: ignore[arg-type]
-        return []
-    found: list[Graph] = []
-
-    def note(g: Graph) -> Graph:
-        found.append(g)
-        return g
-
-    map_op(op, lambda d: d, note)
-    return found
+    return [getattr(op, name) for name in _graph_fields(type(op))]
 
 
 def replace(outputs: Sequence[Value], mapping: Mapping[Value, Value],
@@ -399,7 +416,7 @@ class Interner:
 
     def make(self, op: Op, *inputs: Value, source: str = "", **_: Any) -> tuple[Any, ...]:
         """The one node of ``op`` on ``inputs``."""
-        op = map_op(op, lambda d: d, self.body)
+        op = map_graphs(op, self.body)
         key = (op, inputs)
         node = self._nodes.get(key)
         if node is None:

@@ -49,15 +49,15 @@ class Rebuild:
 
     def __call__(self, outputs: Sequence[Value]) -> list[Any]:
         """The rebuilt variables; what nothing replaced touches is shared."""
-        for node in toposort(outputs):
-            if not all(v in self.memo for v in node.outputs):
-                self._node(node)
+        for node in toposort(outputs, stop=self.memo):
+            self._node(node)
         return [self.memo.get(v, v) for v in outputs]
 
     def _node(self, node: Node) -> None:
         inputs = [self.memo.get(v, v) for v in node.inputs]
         op = map_op(node.op, self.dim, self.body)
         if op is node.op and all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+            self.memo.update((v, v) for v in node.outputs)
             return
         first = node.outputs[0]
         cls = None if inputs else first.result_class()

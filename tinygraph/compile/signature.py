@@ -71,8 +71,8 @@ def sign(inputs: Any, outputs: Any, updates: Any, givens: Any, on_unused_input: 
     given = _pairs(givens, "givens")
     replaced, leaves_ = _replacements(ins, given)
     rebuild = Rebuild(replaced, _Kept(leaves_, given))
-    roots = rebuild(values)
-    new = {w: rebuild([u])[0] for w, u in pairs.items()}
+    both = rebuild([*values, *pairs.values()])
+    roots, new = both[:len(values)], dict(zip(pairs, both[len(values):], strict=True))
     survey, shareds = _default_updates(roots, new, rebuild, no_default_updates)
     _check_closed(survey, leaves_, shareds)
     _report_unused(_unused(survey, ins, leaves_), on_unused_input)

@@ -74,8 +74,9 @@ def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) 
         name, tuple(storage.sizes.names.values()),
         (*storage.args, *storage.constant_buffers), places, arena_bytes, body,
         len(storage.sites))
-    return Lowered(program, len(program.args), tuple(storage.sizes.names), tuple(storage.constants), arena,
-                   tuple(v.type.dims for v in outputs), tuple(storage.sites))
+    return Lowered(program, len(program.args), tuple(storage.sizes.names),
+                   tuple(storage.constants), arena, tuple(v.type.dims for v in outputs),
+                   tuple(storage.sites))
 
 
 def _offset(storage: Storage, offset: Dim) -> Expr:

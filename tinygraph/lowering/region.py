@@ -26,7 +26,7 @@ from tinygraph.lowering.storage import Storage
 from tinygraph.lowering.view import View
 from tinygraph.ops.linalg import Dot
 from tinygraph.ops.scalars import ScalarFn
-from tinygraph.ops.views import Concatenate
+from tinygraph.ops.views import Concatenate, Reshape, Slice, Squeeze, Transpose
 from tinygraph.ops.views import Region as Part
 
 Stage = Callable[[E.Builder], None]
@@ -40,6 +40,7 @@ class Region:
     ``targets``  where a value must be put, decided before it is lowered
     ``parts``    per concatenation, the views of its parts
     ``ready``    the position of the stage after which a value is in memory
+    ``stands``   in a step: per parameter what it stands for outside, which messages name
     """
 
     def __init__(self, storage: Storage, outer: Region | None = None) -> None:
@@ -49,6 +50,7 @@ class Region:
         self.ready: dict[Value, int] = {}
         self.targets: dict[Value, View] = {}
         self.parts: dict[Value, list[View]] = {}
+        self.stands: dict[Value, Value] = {}
         self.stages: list[Nest | Stage] = []
 
     # --- the walk -----------------------------------------------------------------------
@@ -171,7 +173,7 @@ class Region:
         view = self.view(x).reshape(out.type.dims)
         if view is None:
             dense = self.storage.temp(x, dense=True)
-            self.add(self._copy_nest(self.view(x), dense))
+            self.add(self._copy_nest(self.view(x), dense), out)
             view = dense.reshape(out.type.dims)
         if view is None:
             raise InternalError(f"a dense array of {x.type} cannot be viewed as {out.type}")
@@ -263,7 +265,7 @@ class Region:
     def take(self, out: Value, x: Value, index: Value, axis: int) -> None:
         """out[.., i.., ..] = x[.., index[i..], ..]"""
         source, indices, target = self.view(x), self.view(index), self.allocate(out)
-        site = self.storage.index_site(x, index, axis)
+        site = self._index_site(out, x, index, axis)
 
         def stage(b: E.Builder) -> None:
             def inner(i: list[Expr], at: list[Expr]) -> None:
@@ -274,12 +276,25 @@ class Region:
 
         self.add(stage, out)
 
+    def _index_site(self, out: Value, x: Value, index: Value, axis: int) -> int:
+        return self.storage.index_site(self.named(x), self.named(index), axis, out.source)
+
+    def named(self, value: Value) -> Value:
+        """What messages call ``value``: behind views and parameters, what the user named."""
+        while True:
+            if value in self.stands and self.outer is not None:
+                return self.outer.named(self.stands[value])
+            views = (Transpose, Squeeze, Reshape, Slice)
+            if value.name or value.node is None or not isinstance(value.node.op, views):
+                return value
+            value = value.node.inputs[0]
+
     def put_index(self, out: Value, x: Value, index: Value, y: Value, axis: int, mode: str
                   ) -> None:
         """out = x, then out[.., index[i..], ..] = or += y[.., i.., ..]"""
         base, indices, values = self.view(x), self.view(index), self.view(y)
         target = self.allocate(out)
-        site = self.storage.index_site(x, index, axis)
+        site = self._index_site(out, x, index, axis)
         self.add(self._copy_nest(base, target))
 
         def stage(b: E.Builder) -> None:

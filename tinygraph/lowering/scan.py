@@ -59,6 +59,7 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
         region.where[out] = view
     t = Var(region.storage.fresh("step").replace("$", ""), n.dtype)
     body = type(region)(region.storage, outer=region)
+    body.stands = dict(zip(op.body.inputs, node.inputs, strict=True))
     for param, seq in zip(params.seqs, given.seqs, strict=True):
         body.where[param] = region.view(seq).row(t)
     for param, const in zip(params.consts, given.consts, strict=True):

@@ -90,10 +90,11 @@ class Storage:
         """A row-major array that fills ``buffer``."""
         return View(self.sizes, buffer.dtype, E.index(0), dims, row_major(dims), buffer)
 
-    def index_site(self, x: Value, index: Value, axis: int) -> int:
-        """The failure site of indexing ``x`` by ``index``."""
+    def index_site(self, x: Value, index: Value, axis: int, source: str) -> int:
+        """The failure site of indexing ``x`` by ``index`` at ``source`` of the user's code."""
+        where = f", at {source}" if source else ""
         self.sites.append(Site(IndexError, f"index {{0}} in {describe(index)} is out of range for "
-                               f"axis {axis} of {describe(x)}, whose size is {{1}}"))
+                               f"axis {axis} of {describe(x)}, whose size is {{1}}{where}"))
         return len(self.sites) - 1
 
     def _order(self, dims: tuple[Dim, ...]) -> list[int]:

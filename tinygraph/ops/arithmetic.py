@@ -321,7 +321,8 @@ class Elemwise(Op):
     def infer(self, *inputs: Value) -> tuple[Type, ...]:
         first = inputs[0]
         numbers = inputs[1:] if self.fn.name == "switch" else inputs
-        for x in inputs[1:]:
+        alike = all(x.type.dims == first.type.dims for x in inputs)
+        for x in () if alike else inputs[1:]:
             if x.ndim != first.ndim or any(
                     prove_equal(a, b) is False
                     for a, b in zip(x.type.dims, first.type.dims, strict=True)):
@@ -335,7 +336,7 @@ class Elemwise(Op):
             kind = self.fn.result
         elif self.fn.result == "bool":
             kind = bool_
-        return (Type(kind, _join_dims(inputs)),)
+        return (Type(kind, first.type.dims if alike else _join_dims(inputs)),)
 
     def requires(self, *inputs: Value) -> Iterable[Guard]:
         first = inputs[0]

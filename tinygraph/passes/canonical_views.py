@@ -257,17 +257,27 @@ def slice_of_concatenate(node: Node, context: Context) -> Any:
 
 @rule(Unslice)
 def unslice_of(node: Node, context: Context) -> Any:
-    """unslice(0) --> 0;  unslice(x, whole) --> x;  unslice(unslice(x)) --> unslice(x)"""
+    """unslice(0) --> 0;  unslice(x, whole) --> x;  unslice(unslice(x)) --> unslice(x);
+    unslice(x, all, backwards) --> x[::-1]"""
     assert isinstance(node.op, Unslice)
     x, op = node.inputs[0], node.op
     if is_zero(x):
         return filled(0, node.outputs[0])
     if op.region.is_whole(op.dims):
         return fitting(x, node.outputs[0])
+    if _is_reversal(op.region, op.dims):
+        return fitting(slice_(x, op.region), node.outputs[0])
     inner = made_by(x, Unslice)
     if inner is None:
         return None
     return unslice(operands(x)[0], op.dims, compose(op.region, inner.region))
+
+
+def _is_reversal(region: Region, dims: tuple[Dim, ...]) -> bool:
+    """Does the region hold every element, each axis forwards or backwards?  Then it is its own
+    inverse."""
+    return all(n == d and ((k == 1 and s == 0) or (k == -1 and s == d - 1)) for s, n, k, d in zip(
+        region.starts, region.lengths, region.steps, dims, strict=True))
 
 
 @rule(SetSlice)

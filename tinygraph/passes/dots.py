@@ -21,6 +21,7 @@ from tinygraph.ops.views import (
 )
 from tinygraph.passes.dot_labels import RULES as LABEL_RULES
 from tinygraph.passes.sums import add_all, chains
+from tinygraph.passes.scan_join import stacked
 from tinygraph.rewrite.engine import (
     Context,
     Frame,
@@ -260,7 +261,7 @@ def _merge_group(group: Sequence[Term], roles: Roles, context: Context) -> list[
     pairs = [(x, y) for y, x in _factored([(y, x) for x, y in _factored(pairs)])]
     if len(pairs) > 1 and _sum_is_worth(first, pairs, roles):
         varying = 0 if roles.depends(first.x) >= roles.depends(first.y) else 1
-        pairs.sort(key=lambda p: context.rank(p[varying]))
+        pairs.sort(key=lambda p: context.rank(_item(p[varying])))
         x = concatenate([x for x, _ in pairs], first.a.index(("c", 0)))
         pairs = [(x, concatenate([y for _, y in pairs], first.b.index(("c", 0))))]
     return [first.product(x, y) for x, y in pairs]
@@ -339,15 +340,30 @@ def _merge_shared(graph: Graph, context: Context) -> Graph:
                 continue
             sharer = Sharer.of(v, flipped)
             for key in sharer.merge_keys():
-                groups[key, roles.kind(v), roles.depends(sharer.y), level[v]].append(sharer)
+                groups[key, roles.kind(v), roles.depends(sharer.y), level[v],
+                       _scan_of(sharer.y)].append(sharer)
     mapping: dict[Value, Value] = {}
     for (key, *_), group in sorted(groups.items(), key=lambda item: -len(item[1])):
         free = [s for s in group if s.value not in mapping]
         if len(free) > 1 and _shared_is_worth(free, roles):
-            free.sort(key=lambda s: context.rank(s.y))
+            free.sort(key=lambda s: context.rank(_item(s.y)))
             for v, part in _merged_sharers(free, key[2]):
                 _note(context, "merge_shared", mapping, v, part)
     return substitute(graph, mapping, context)
+
+
+def _item(value: Value) -> Value:
+    """The value that a stack stacks: joined stacks and the joined values of the step have one
+    order, so that one is the stack of the other."""
+    rows = stacked(value)
+    return value if rows is None else rows.item
+
+
+def _scan_of(value: Value) -> Node | None:
+    """The scan that stacks ``value``.  Stacks of different scans are not joined: they are large,
+    and each would be copied."""
+    rows = stacked(value)
+    return None if rows is None else rows.scan
 
 
 def _levels(graph: Graph) -> dict[Value, int]:

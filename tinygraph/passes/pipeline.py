@@ -12,6 +12,7 @@ from tinygraph.passes.scan_accumulate import accumulate
 from tinygraph.passes.scan_after import after
 from tinygraph.passes.scan_before import before
 from tinygraph.passes.scan_invariant import invariant
+from tinygraph.passes.scan_join import join
 from tinygraph.passes.scan_last import last
 from tinygraph.passes.scan_prune import prune
 from tinygraph.passes.scan_saved import saved
@@ -40,6 +41,8 @@ PIPELINE: tuple[Pass, ...] = (
     prune,
     label_dots,
     merge_dots,
+    join,
+    prune,
     canonical,
 )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinygraph.errors import InternalError
-from tinygraph.graph import Graph, Interner, Node, Op, Value, map_op, subgraphs, toposort
+from tinygraph.graph import Graph, Interner, Node, Op, Value, map_graphs, toposort
 from tinygraph.ops.arithmetic import Elemwise
 from tinygraph.rewrite.journal import Journal, PassRecord, expression
 
@@ -135,8 +135,7 @@ def rule_pass(name: str, doc: str, rules: Sequence[Rule], rounds: int = 1) -> Pa
 
 def count_nodes(graph: Graph) -> int:
     """The number of nodes of ``graph`` and of every body in it."""
-    nodes = graph.nodes()
-    return len(nodes) + sum(count_nodes(g) for n in nodes for g in subgraphs(n.op))
+    return graph.size
 
 
 # --- rules ----------------------------------------------------------------------------------
@@ -250,7 +249,7 @@ class _Rewriter:
         return tuple(map(settled, graph.outputs))
 
     def _rebuilt(self, node: Node, inputs: tuple[Value, ...]) -> Node:
-        op = map_op(node.op, _same, lambda body: self._body(node.op, body))
+        op = map_graphs(node.op, lambda body: self._body(node.op, body))
         if op is node.op and inputs == node.inputs:
             return node
         outputs = self.context.interner.make(op, *inputs, source=node.outputs[0].source)
@@ -279,10 +278,6 @@ class _Rewriter:
         last = [entry.rule for entry in self.context.journal.entries[-8:]]
         return InternalError(f"rules undo each other at {expression(node.outputs[0])}; the last "
                              f"ones were {', '.join(last)}")
-
-
-def _same(x: Any) -> Any:
-    return x
 
 
 def check_replacement(name: str, old: Sequence[Value], new: Sequence[Value]) -> None:
@@ -327,7 +322,7 @@ def everywhere(graph: Graph, context: Context, transform: Callable[[Graph, Conte
                 memo[key] = interner.body(new)
             return memo[key]
 
-        changed = map_op(owner, _same, inner)
+        changed = map_graphs(owner, inner)
         if changed is not owner:
             outputs = interner.make(changed, *node.inputs, source=node.outputs[0].source)
             mapping.update(zip(node.outputs, outputs, strict=True))
