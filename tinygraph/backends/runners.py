@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,6 +51,31 @@ class LoopRunner:
         return None if done == 0 else Fault(done.site, tuple(done.numbers))  # type: ignore
 
 
+class Addresses:
+    """Where arrays lie in memory.  Asking NumPy takes a microsecond; the arrays of shared
+    variables come again and again, so their answers are kept, each with its array."""
+
+    LIMIT = 4096
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}
+
+    def __call__(self, array: np.ndarray) -> int:
+        entry = self._known.get(id(array))
+        if entry is not None and entry[0]() is array:
+            return entry[1]
+        address = address_of(array)
+        if len(self._known) >= self.LIMIT:
+            self._known.clear()
+        self._known[id(array)] = (weakref.ref(array), address)
+        return address
+
+
+def address_of(array: np.ndarray) -> int:
+    """The address of the first element."""
+    return array.__array_interface__["data"][0]
+
+
 class NativeRunner:
     """One native function, called once per call, outside the GIL.
 
@@ -58,18 +84,22 @@ class NativeRunner:
 
     ALIGNMENT = 64
 
-    def __init__(self, code: jit.ObjectCode, arguments: int) -> None:
-        self.native = jit.load(code)
+    def __init__(self, code: jit.ObjectCode, arguments: int, transient: int = 0) -> None:
+        """``transient``: how many of the first arrays are new at every call."""
+        self.native, self.transient = jit.load(code), transient
+        self._addresses = Addresses()
         self._arenas: list[np.ndarray] = []
         self._pointers = ctypes.c_void_p * max(1, arguments)
 
     def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
                  results: Sequence[np.ndarray], constants: Sequence[np.ndarray]) -> Fault | None:
         arena = self._arena(plan.arena_bytes)
-        pointers = self._pointers(*[
-            a.__array_interface__["data"][0] for a in (*arrays, *results, *constants)])
+        kept = self._addresses
+        pointers = self._pointers(
+            *map(address_of, arrays[:self.transient]), *map(kept, arrays[self.transient:]),
+            *map(kept, results), *map(kept, constants))
         fault = (ctypes.c_int64 * 8)()
-        start = arena.__array_interface__["data"][0]
+        start = kept(arena)
         start += -start % self.ALIGNMENT
         code = self.native(plan.sizes_address, ctypes.addressof(pointers), start,
                            ctypes.addressof(fault))

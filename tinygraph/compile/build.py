@@ -18,6 +18,7 @@ from tinygraph.compile.close import close
 from tinygraph.compile.fingerprint import Unkeyed, code_version, dump, fingerprint, restore
 from tinygraph.compile.plan import Plan, Planner
 from tinygraph.compile.report import Report, count
+from tinygraph.compile.variables import SharedVariable
 from tinygraph.config import config
 from tinygraph.graph import Graph, Value
 from tinygraph.loops.language import Program
@@ -101,6 +102,7 @@ class Executable:
         self.name, self.backend = name, backend
         self.compilation = Compilation(graph, passes, shared_shapes)
         self.cached = False
+        self.transient = sum(not isinstance(v, SharedVariable) for v in graph.inputs)
         self.runner: Runner
         if backend == "loops":
             lowered = self.compilation.lowered
@@ -128,14 +130,14 @@ class Executable:
         if data is not None:
             start = time.perf_counter()
             lowered, code = restore(data, syms)
-            self.runner = NativeRunner(code, lowered.arguments)
+            self.runner = NativeRunner(code, lowered.arguments, self.transient)
             self.cached = True
             self.compilation.seconds["load"] = time.perf_counter() - start
             return lowered
         lowered = self.compilation.lowered
         start = time.perf_counter()
         code = jit.compile_program(expand_math(self.compilation.program))
-        self.runner = NativeRunner(code, lowered.arguments)
+        self.runner = NativeRunner(code, lowered.arguments, self.transient)
         self.compilation.seconds["llvm"] = time.perf_counter() - start
         if store is not None:
             lean = replace(lowered, program=None), replace(code, llvm_ir="")

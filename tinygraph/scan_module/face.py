@@ -65,45 +65,58 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     seqs, rows, length = _sequences(_listed(sequences), go_backwards)
     steps = _n_steps(n_steps, length)
     infos = None if outputs_info is None else _listed(outputs_info)
-    recurrences = [_recurrence(info, k, steps) for k, info in enumerate(infos or [])]
+    recurrences = [_recurrence(info, k) for k, info in enumerate(infos or [])]
     others = [_variable(x) for x in _listed(non_sequences)]
     states = [r.states[-tap - 1] for r in recurrences for tap in r.taps]
     _name_parameters(fn, [*rows, *states])
     outputs, updates = _results(fn(*rows, *states, *others))
     if infos is None:
         recurrences = [Recurrence() for _ in outputs]
-    if len(outputs) != len(recurrences):
-        raise ValueError(f"scan: the step returns {len(outputs)} outputs, but outputs_info has "
-                         f"{len(recurrences)} entries; write one per output, None for an output "
-                         "that the step does not read")
-    for k, (out, recurrence) in enumerate(zip(outputs, recurrences, strict=True)):
-        _check_state(k, out, recurrence)
-    carries, news, inits = [], [], []
-    for out, recurrence in zip(outputs, recurrences, strict=True):
-        carries += recurrence.states
-        news += [out, *recurrence.states][:len(recurrence.states)]
-        inits += recurrence.inits
-    shared_states = [Tensor(shared.type, name=shared.name) for shared in updates]
-    memo = dict(zip(updates, shared_states, strict=True))
-    body_outputs = replace([*news, *updates.values(), *outputs], memo)
-    consts = _captured(body_outputs, [*rows, *carries, *shared_states])
+    _check_outputs(outputs, recurrences)
+    parts = _close_step(rows, recurrences, outputs, updates)
     if strict:
-        _check_strict(consts, [*others, *seqs, *inits, *updates])
-    params = [Tensor(v.type, name=v.name, source=v.source) for v in consts]
-    body_outputs = replace(body_outputs, dict(zip(consts, params, strict=True)))
-    inside = Inputs(tuple(rows), (*carries, *shared_states), tuple(params))
-    split = len(inside.carries)
-    results = Outputs(tuple(body_outputs[:split]), tuple(body_outputs[split:]))
-    body = Graph((*inside.seqs, *inside.carries, *inside.consts), tuple(body_outputs))
-    op = Scan(body, Groups.of(inside, results), steps, truncate_gradient, precompute,
-              name=name or "")
-    done = op.groups.outputs(apply(op, *seqs, *inits, *updates, *consts, cls=Tensor))
-    new_values = dict(zip(updates, done.carries[len(inits):], strict=True))
+        inits = [x for r in recurrences for x in r.inits]
+        _check_strict(parts.consts, [*others, *seqs, *inits, *updates])
+    op = Scan(parts.body, parts.groups, steps, truncate_gradient, precompute, name=name or "")
+    done = op.groups.outputs(apply(op, *seqs, *parts.inits, *parts.consts, cls=Tensor))
+    finals = done.carries[len(done.carries) - len(updates):]
+    new_values = OrderedUpdates(zip(updates, finals, strict=True))
     stacks = list(done.stacks)
     if not stacks:
-        return None, OrderedUpdates(new_values)
+        return None, new_values
     single = len(stacks) == 1 and not return_list
-    return (stacks[0] if single else stacks), OrderedUpdates(new_values)
+    return (stacks[0] if single else stacks), new_values
+
+
+@dataclass
+class Parts:
+    """A closed step: its body, and the outer values of its carries and constants."""
+
+    body: Graph
+    groups: Groups
+    inits: list[Any]
+    consts: list[Any]
+
+
+def _close_step(rows: Sequence[Any], recurrences: Sequence[Recurrence], outputs: Sequence[Any],
+                updates: dict[Any, Any]) -> Parts:
+    """The body of a scan: carries of the outputs, then of updated shared variables; what it reads
+    from outside becomes constants."""
+    states = [s for r in recurrences for s in r.states]
+    news = [v for r, out in zip(recurrences, outputs, strict=True)
+            for v in [out, *r.states][:len(r.states)]]
+    shared_states = [Tensor(shared.type, name=shared.name) for shared in updates]
+    results = replace([*news, *updates.values(), *outputs],
+                      dict(zip(updates, shared_states, strict=True)))
+    carries = [*states, *shared_states]
+    consts = _captured(results, [*rows, *carries])
+    params = [Tensor(v.type, name=v.name, source=v.source) for v in consts]
+    results = replace(results, dict(zip(consts, params, strict=True)))
+    inside = Inputs(tuple(rows), tuple(carries), tuple(params))
+    outside = Outputs(tuple(results[:len(carries)]), tuple(results[len(carries):]))
+    body = Graph((*inside.seqs, *inside.carries, *inside.consts), tuple(results))
+    inits = [*(x for r in recurrences for x in r.inits), *updates]
+    return Parts(body, Groups.of(inside, outside), inits, consts)
 
 
 def _listed(x: Any) -> list[Any]:
@@ -148,7 +161,7 @@ def _n_steps(n_steps: Any, length: Dim | None) -> Dim:
     return as_dim(n_steps)
 
 
-def _recurrence(info: Any, k: int, steps: Dim) -> Recurrence:
+def _recurrence(info: Any, k: int) -> Recurrence:
     """The carries behind entry k of outputs_info."""
     if info is None or (isinstance(info, dict) and info.get("initial") is None):
         return Recurrence()
@@ -203,6 +216,15 @@ def _are_updates(x: Any) -> bool:
         return True
     pairs = isinstance(x, list) and len(x) > 0
     return pairs and all(isinstance(p, tuple) and len(p) == 2 for p in x)
+
+
+def _check_outputs(outputs: Sequence[Any], recurrences: Sequence[Recurrence]) -> None:
+    if len(outputs) != len(recurrences):
+        raise ValueError(f"scan: the step returns {len(outputs)} outputs, but outputs_info has "
+                         f"{len(recurrences)} entries; write one per output, None for an output "
+                         "that the step does not read")
+    for k, (out, recurrence) in enumerate(zip(outputs, recurrences, strict=True)):
+        _check_state(k, out, recurrence)
 
 
 def _check_state(k: int, out: Any, recurrence: Recurrence) -> None:
