@@ -13,7 +13,6 @@ from tinygraph.compile.call import Function, function
 from tinygraph.compile.rebuild import clone
 from tinygraph.compile.signature import In
 from tinygraph.compile.variables import SharedVariable, shared
-from tinygraph.compile.verify import verify_grad
 from tinygraph.config import config
 from tinygraph.gradient import (
     Lop,
@@ -24,6 +23,7 @@ from tinygraph.gradient import (
     grad_clip,
     zero_grad,
 )
+from tinygraph.gradient_check import GradientError, verify_grad
 from tinygraph.graph import Type, Value
 from tinygraph.printing import debugprint
 from tinygraph.scan_module.face import scan
@@ -37,6 +37,7 @@ Variable = Value
 
 __all__ = [
     "Function",
+    "GradientError",
     "In",
     "Lop",
     "Rop",

@@ -350,7 +350,7 @@ def _graph_fields(cls: type) -> tuple[str, ...]:
 def map_graphs(op: Any, on_graph: Callable[[Graph], Graph]) -> Any:
     """``op`` with every body among its fields replaced; ``op`` itself if none changed."""
     changes = {}
-    for name in _graph_fields(type(op)):
+    for name in _graph_fields(type(op)):  # type: ignore[arg-type]
         old = getattr(op, name)
         new = on_graph(old)
         if new is not old:
@@ -372,7 +372,8 @@ def op_dims(op: Op) -> Iterator[Dim]:
 
 def subgraphs(op: Op) -> list[Graph]:
     """Every Graph among the fields of ``op`` (the body of a scan)."""
-    return [getattr(op, name) for name in _graph_fields(type(op))]
+    names = _graph_fields(type(op))  # type: ignore[arg-type]
+    return [getattr(op, name) for name in names]
 
 
 def replace(outputs: Sequence[Value], mapping: Mapping[Value, Value],

@@ -20,8 +20,8 @@ from tinygraph.ops.views import (
     transpose,
 )
 from tinygraph.passes.dot_labels import RULES as LABEL_RULES
-from tinygraph.passes.sums import add_all, chains
 from tinygraph.passes.scan_join import stacked
+from tinygraph.passes.sums import add_all, chains
 from tinygraph.rewrite.engine import (
     Context,
     Frame,

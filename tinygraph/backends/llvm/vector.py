@@ -23,8 +23,8 @@ from tinygraph.dtypes import DType, bool_, int64
 from tinygraph.errors import InternalError
 from tinygraph.loops.language import (
     Binary,
-    Buffer,
     Block,
+    Buffer,
     Cast,
     Const,
     Expr,
@@ -149,7 +149,8 @@ class VectorLoop:
         totals = self.kernel_body()
         emitter.close_scope()
         kinds = [kind for _, kind in self.parameters]
-        heads = [f"{kind} {name}" for kind, name in zip(kinds, self.parameters.values(), strict=True)]
+        names = self.parameters.values()
+        heads = [f"{kind} {name}" for kind, name in zip(kinds, names, strict=True)]
         text = "\n".join([f"({', '.join(['i64 %extent', *heads])}) #0 {{", "entry:",
                           *self.slot_lines, *self.code.lines, "  ret void", "}"])
         name = emitter.kernels.setdefault(text, f"nest{len(emitter.kernels)}")
