@@ -166,11 +166,7 @@ class Executable:
         loops, outside = count(self.compilation.program)
         passes = [(p.name, p.seconds) for p in self.compilation.journal.passes]
         return Report(self.name, loops, outside, 1 if self.backend == "llvm" else 0,
-                      dict(self.compilation.seconds), passes, self.cached, str(lowered.arena))
-
-    def workspace_bytes(self, arrays: Sequence[np.ndarray]) -> int:
-        """The size of the workspace for inputs like these."""
-        return self.planner(arrays).arena_bytes
+                      dict(self.compilation.seconds), passes, self.cached, lowered.arena)
 
     def source(self, stage: str = "graph") -> str:
         """The program as text: 'graph' (after all passes), 'loops', 'llvm' or 'asm'."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygraph.compile.report import Report, Work
+from tinygraph.dims import dim
 from tinygraph.graph import Graph, Value
 from tinygraph.interpret import Sizes, evaluate
 from tinygraph.tensor.evaluation import check_sizes, unproved
@@ -49,10 +51,9 @@ class NumpyExecutable:
         if self.plain:
             self.checked.add(shapes)
 
-    def report(self) -> str:
-        """What will run."""
-        nodes = self.graph.nodes()
-        return f"{self.name}: {len(nodes)} nodes, interpreted one by one with NumPy"
+    def report(self) -> Report:
+        """What will run: no native code."""
+        return Report(self.name, [], Work(), 0, {}, [], False, dim(0))
 
     def source(self, stage: str = "numpy") -> str:
         """The nodes in the order of their run."""

@@ -12,6 +12,7 @@ from tinygraph.compile import saving
 from tinygraph.compile.build import build
 from tinygraph.compile.check import check_call
 from tinygraph.compile.convert import Converter
+from tinygraph.compile.report import Report
 from tinygraph.compile.signature import Signature, sign
 from tinygraph.compile.variables import GATE, SharedVariable
 from tinygraph.config import config
@@ -33,7 +34,7 @@ class Executable(Protocol):
     def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
                  ) -> list[np.ndarray]: ...
 
-    def report(self) -> str: ...
+    def report(self) -> Report: ...
 
     def source(self, stage: str = ...) -> str: ...
 
@@ -290,9 +291,11 @@ class Function:
         """The shared variables that a call reads."""
         return self.shared
 
-    def report(self) -> str:
-        """What the compiler did, as text."""
-        return self._ready[1].report()
+    def report(self) -> Report:
+        """What the compiler did, as data that prints readably."""
+        report = self._ready[1].report()
+        report.compiles = self.compiles
+        return report
 
     def source(self, stage: str = "graph") -> str:
         """The program at a stage of compilation, as text."""

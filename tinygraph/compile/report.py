@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tinygraph.dims import Dim
 from tinygraph.loops.language import (
     TRANSCENDENTAL,
     Block,
@@ -61,7 +62,8 @@ class Report:
     seconds             per stage of compilation;  pass_seconds  per pass, in order
     cached              did the object code come from the disk cache
     compiles            how often the function has been built so far
-    arena               the workspace in bytes, over the symbolic sizes
+    arena               the workspace in bytes, over the symbolic sizes;  ``workspace_bytes``
+                        gives the number
     """
 
     name: str
@@ -71,15 +73,31 @@ class Report:
     seconds: dict[str, float]
     pass_seconds: list[tuple[str, float]]
     cached: bool
-    arena: str
+    arena: Dim
     compiles: int = 1
+
+    @property
+    def sizes(self) -> list[str]:
+        """The names of the symbolic sizes of the workspace."""
+        return sorted(s.name for s in self.arena.syms())
+
+    def workspace_bytes(self, **sizes: int) -> int:
+        """The workspace where the sizes have these values: ``workspace_bytes(x_0=100, x_1=55)``.
+        Raises TypeError for a size that is missing."""
+        missing = [name for name in self.sizes if name not in sizes]
+        if missing:
+            raise TypeError(f"the workspace also depends on {', '.join(missing)}")
+        return self.arena.evaluate({s: sizes[s.name] for s in self.arena.syms()})
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.native_functions} native function(s), compiled "
                  f"{self.compiles} time(s){', from the cache' if self.cached else ''}"]
         lines += _lines(self.loops, "  ")
         lines.append(f"  outside loops: {self.outside}")
-        lines.append(f"  workspace: {self.arena} bytes")
+        over = f" over {', '.join(self.sizes)}" if self.sizes else ""
+        constant = self.arena.const
+        amount = f"{constant} bytes" if constant is not None else f"a size{over}"
+        lines.append(f"  workspace: {amount}")
         lines.append("  seconds: " + ", ".join(f"{k} {v:.3f}" for k, v in self.seconds.items()))
         slow = sorted(self.pass_seconds, key=lambda p: -p[1])[:5]
         lines.append("  slowest passes: " + ", ".join(f"{k} {v:.3f}" for k, v in slow))

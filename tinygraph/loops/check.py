@@ -33,12 +33,12 @@ from tinygraph.loops.language import (
 )
 from tinygraph.loops.printing import format_expr, format_stmt
 
-MODES = frozenset("serial vector parallel grid block".split())
-ACCUMULATIONS = frozenset("add mul min max and or".split())
-_FLOAT_ONLY = (
-    TRANSCENDENTAL | frozenset("sqrt floor ceil trunc round isnan isinf to_bits div".split())
-)
-_BITWISE = frozenset("and or xor".split())
+MODES = frozenset(["serial", "vector", "parallel", "grid", "block"])
+ACCUMULATIONS = frozenset(["add", "mul", "min", "max", "and", "or"])
+_FLOAT_ONLY = TRANSCENDENTAL | frozenset({
+    "sqrt", "floor", "ceil", "trunc", "round", "isnan", "isinf", "to_bits", "div",
+})
+_BITWISE = frozenset(["and", "or", "xor"])
 _INTEGER_ONLY = frozenset(("shl", "shr"))
 
 

@@ -19,17 +19,20 @@ from tinygraph.dtypes import DType, bool_, float32, float64, int32, int64
 # Scalar functions.  Integer floordiv and mod follow Python's signs and give 0 for a divisor of 0.
 # min and max hand on a nan.  shr is arithmetic.  to_bits/from_bits reinterpret a float as the
 # integer of its width and back.  round is half to even.
-TRANSCENDENTAL = frozenset(
-    "exp expm1 log log1p log2 tanh sigmoid softplus sin cos tan erf pow arctan2 "
-    "arcsin arccos arctan sinh cosh arcsinh arccosh arctanh".split()
-)
-UNARY = frozenset(
-    "neg abs not invert sqrt floor ceil trunc round isnan isinf to_bits from_bits".split()
-) | (TRANSCENDENTAL - {"pow", "arctan2"})
-COMPARISONS = frozenset("lt le gt ge eq ne".split())
-BINARY = COMPARISONS | frozenset(
-    "add sub mul div floordiv mod min max pow arctan2 and or xor shl shr".split()
-)
+TRANSCENDENTAL = frozenset({
+    "exp", "expm1", "log", "log1p", "log2", "tanh", "sigmoid", "softplus", "sin", "cos", "tan",
+    "erf", "pow", "arctan2", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arccosh",
+    "arctanh",
+})
+UNARY = frozenset({
+    "neg", "abs", "not", "invert", "sqrt", "floor", "ceil", "trunc", "round", "isnan", "isinf",
+    "to_bits", "from_bits",
+}) | (TRANSCENDENTAL - {"pow", "arctan2"})
+COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+BINARY = COMPARISONS | frozenset({
+    "add", "sub", "mul", "div", "floordiv", "mod", "min", "max", "pow", "arctan2", "and", "or",
+    "xor", "shl", "shr",
+})
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,13 +142,37 @@ def _leaves(value: Value, known: dict[Value, Any]) -> list[Value]:
 def minimum_cut(edit: ScanEdit, asked: list[Value], pinned: list[Value]) -> set[Value]:
     """The body values to keep so that all of ``asked`` can be computed from them, of least total
     cost.  ``pinned`` are kept anyway, and cost nothing more."""
+    varying, free = edit.varying(), _free_values(edit, pinned)
+    simple = _settled(edit, asked, free, varying)
+    return _flow(edit, asked, free, varying) if simple is None else simple
+
+
+def _settled(edit: ScanEdit, asked: list[Value], free: set[Value], varying: set[Value]
+             ) -> set[Value] | None:
+    """The cut where what must be kept anyway suffices for all the rest; None where a choice is
+    left."""
+    kept = {v for v in asked if v.node is None or not _cheap(v.node)}
+    known = kept | free | {s.param for s in edit.seqs}
+    stack = [v for v in asked if v not in kept]
+    while stack:
+        v = stack.pop()
+        if v in known:
+            kept.add(v)
+        elif v in varying:
+            if v.node is None or not _cheap(v.node):
+                return None
+            stack.extend(v.node.inputs)
+    return kept
+
+
+def _flow(edit: ScanEdit, asked: list[Value], free: set[Value], varying: set[Value]
+          ) -> set[Value]:
+    """The cut by maximum flow (Ford and Fulkerson 1956)."""
     import networkx
 
     net = networkx.DiGraph()
     net.add_node("source")
     net.add_node("sink")
-    varying = edit.varying()
-    free = _free_values(edit, pinned)
     seen: set[Value] = set()
     stack = list(asked)
     for v in asked:
