@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,7 +34,7 @@ class Runner(Protocol):
     """Runs a program on the arrays of one call; None, or the Fault that ended it."""
 
     def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
-                 constants: Sequence[np.ndarray]) -> Fault | None: ...
+                 constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None: ...
 
 
 class LoopRunner:
@@ -45,66 +44,66 @@ class LoopRunner:
         self.program = program
 
     def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
-                 results: Sequence[np.ndarray], constants: Sequence[np.ndarray]) -> Fault | None:
+                 results: Sequence[np.ndarray], constants: Sequence[np.ndarray], fresh: int = 0
+                 ) -> Fault | None:
         flat = [a.reshape(-1) for a in (*arrays, *results, *constants)]
         done = interpret.run(self.program, [int(n) for n in plan.sizes], flat)
         return None if done == 0 else Fault(done.site, tuple(done.numbers))  # type: ignore
 
 
-class Addresses:
-    """Where arrays lie in memory.  Asking NumPy takes a microsecond; the arrays of shared
-    variables come again and again, so their answers are kept, each with its array."""
-
-    LIMIT = 4096
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}
-
-    def __call__(self, array: np.ndarray) -> int:
-        entry = self._known.get(id(array))
-        if entry is not None and entry[0]() is array:
-            return entry[1]
-        address = address_of(array)
-        if len(self._known) >= self.LIMIT:
-            self._known.clear()
-        self._known[id(array)] = (weakref.ref(array), address)
-        return address
-
-
 def address_of(array: np.ndarray) -> int:
-    """The address of the first element."""
+    """The address of the first element (asking takes a microsecond)."""
     return array.__array_interface__["data"][0]
 
 
 class NativeRunner:
     """One native function, called once per call, outside the GIL.
 
-    Workspaces are kept for later calls; each running call has its own.
+    Workspaces are kept for later calls; each running call has its own.  The arrays of shared
+    variables come again and again (the current one and its spare in turn), so the addresses of
+    the last two sets are kept, each with its arrays.
     """
 
     ALIGNMENT = 64
+    SETS = 2
 
     def __init__(self, code: jit.ObjectCode, arguments: int, transient: int = 0) -> None:
         """``transient``: how many of the first arrays are new at every call."""
         self.native, self.transient = jit.load(code), transient
-        self._addresses = Addresses()
         self._arenas: list[np.ndarray] = []
-        self._pointers = ctypes.c_void_p * max(1, arguments)
+        self._pointers = ctypes.c_int64 * max(1, arguments)
+        self._sets: dict[tuple[int, ...], tuple[list[np.ndarray], Any]] = {}
 
     def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
-                 results: Sequence[np.ndarray], constants: Sequence[np.ndarray]) -> Fault | None:
+                 results: Sequence[np.ndarray], constants: Sequence[np.ndarray], fresh: int = 0
+                 ) -> Fault | None:
         arena = self._arena(plan.arena_bytes)
-        kept = self._addresses
-        pointers = self._pointers(
-            *map(address_of, arrays[:self.transient]), *map(kept, arrays[self.transient:]),
-            *map(kept, results), *map(kept, constants))
+        pointers = self._addresses(arrays, results, constants, fresh)
         fault = (ctypes.c_int64 * 8)()
-        start = kept(arena)
+        start = address_of(arena)
         start += -start % self.ALIGNMENT
         code = self.native(plan.sizes_address, ctypes.addressof(pointers), start,
                            ctypes.addressof(fault))
         self._arenas.append(arena)
         return None if code == 0 else Fault(code - 1, tuple(fault))
+
+    def _addresses(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
+                   constants: Sequence[np.ndarray], fresh: int) -> Any:
+        """The addresses of all arguments; the first ``fresh`` results are new."""
+        n, first = self.transient, len(arrays)
+        lasting = [*arrays[n:], *results[fresh:]]
+        key = (fresh, *map(id, lasting))
+        known = self._sets.get(key)
+        if known is None:
+            everything = (*arrays, *results, *constants)
+            known = lasting, self._pointers(*map(address_of, everything))
+            while len(self._sets) >= self.SETS:
+                self._sets.pop(next(iter(self._sets)))
+            self._sets[key] = known
+        pointers = self._pointers.from_buffer_copy(known[1])
+        pointers[:n] = list(map(address_of, arrays[:n]))
+        pointers[first:first + fresh] = list(map(address_of, results[:fresh]))
+        return pointers
 
     def _arena(self, size: int) -> np.ndarray:
         try:

@@ -110,13 +110,16 @@ class Executable:
         else:
             lowered = self._native()
         self.sites, self.constants = lowered.sites, lowered.constants
-        self.planner = Planner(graph, self.compilation.closed, lowered)
+        varying = self.transient if len(shared_shapes) == len(graph.inputs) - self.transient else (
+            len(graph.inputs))
+        self.planner = Planner(graph, self.compilation.closed, lowered, varying)
 
     def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
                  ) -> list[np.ndarray]:
         plan: Plan = self.planner(arrays)
         results = plan.results(out)
-        fault = self.runner(plan, arrays, results, self.constants)
+        fresh = next((k for k, o in enumerate(out) if o is not None), len(out))
+        fault = self.runner(plan, arrays, results, self.constants, fresh)
         if fault is not None:
             raise self.sites[fault.site].exception(fault.numbers)
         return results

@@ -35,10 +35,13 @@ class Plan:
 
 
 class Planner:
-    """Plans by sizes.  Making one checks every guard; a known one costs a look-up."""
+    """Plans by sizes.  Making one checks every guard; a known one costs a look-up.
 
-    def __init__(self, graph: Graph, closed: Closed, lowered: Lowered) -> None:
-        self.inputs = graph.inputs
+    ``varying``: how many of the first inputs may change their shape from call to call.
+    """
+
+    def __init__(self, graph: Graph, closed: Closed, lowered: Lowered, varying: int) -> None:
+        self.inputs, self.varying = graph.inputs, varying
         self.guards, self.scalars = closed.guards, closed.scalars
         self.lowered = lowered
         read = set(leaves([s.value for s in self.scalars]))
@@ -48,7 +51,7 @@ class Planner:
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Plan:
         """The plan for these inputs.  Raises the error of a guard that does not hold."""
-        key: tuple[object, ...] = tuple([a.shape for a in arrays])
+        key: tuple[object, ...] = tuple([a.shape for a in arrays[:self.varying]])
         if self.scalar_inputs:
             key += tuple([arrays[k].tobytes() for k in self.scalar_inputs])
         plan = self._plans.get(key)
