@@ -1,0 +1,1 @@
+"""Makes the modules in this folder importable from every test: ``import models``."""
