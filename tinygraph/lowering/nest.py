@@ -46,10 +46,12 @@ class Reduction:
 @dataclass
 class Nest:
     """``steps``: (value, scalar function, operands) in order; an operand is a View, or a Value
-    that an earlier step computes.  ``stores``: which values go to memory, and where."""
+    that an earlier step computes.  ``stores``: which values go to memory, and where.
+    ``cluster``: what its values have in common (see region.clusters)."""
 
     dims: tuple[Dim, ...]
     lane: Dim | None = None
+    cluster: object = None
     steps: list[tuple[Value, ScalarFn, tuple[Value | View, ...]]] = field(default_factory=list)
     stores: dict[Value, View] = field(default_factory=dict)
     copies: list[tuple[View, View]] = field(default_factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinygraph.dims import Dim, dim
+from tinygraph.dims import Dim, dim, nonnegative
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Expr, Matrix
 from tinygraph.lowering.nest import fill
@@ -58,7 +58,7 @@ def _degree(stride: Dim) -> int:
 
 def lower_dot(b: E.Builder, op: Dot, x: View, y: View, out: View) -> None:
     """out = the product, as one Gemm inside loops over what one Gemm cannot walk."""
-    views = (x, y, out)
+    x, y, out = views = _forwards(op, (x, y, out))
     in_a, in_b, in_out = set(op.a), set(op.b), set(op.out)
     labels = list(dict.fromkeys((*op.a, *op.b)))
     rows = groups_of([k for k in labels if k in in_a - in_b], op, views)
@@ -94,6 +94,20 @@ def lower_dot(b: E.Builder, op: Dot, x: View, y: View, out: View) -> None:
         nest(outer + inner_loops, offsets, True)
     else:
         nest(outer, offsets, False)
+
+
+def _forwards(op: Dot, views: tuple[View, View, View]) -> tuple[View, View, View]:
+    """The operands with every axis that all of them walk backwards walked forwards: the order of
+    a product's terms is free, and axes that lie behind one another join."""
+    flipped = list(views)
+    for label in {*op.a, *op.b}:
+        places = [(k, names.index(label)) for k, names in enumerate((op.a, op.b, op.out))
+                  if label in names]
+        strides = [views[k].strides[axis] for k, axis in places]
+        if all(s != 0 and nonnegative(-s) for s in strides):
+            for k, axis in places:
+                flipped[k] = flipped[k].flip(axis)
+    return flipped[0], flipped[1], flipped[2]
 
 
 def _pick(groups: list[Group]) -> Group:

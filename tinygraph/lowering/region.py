@@ -24,6 +24,7 @@ from tinygraph.lowering.products import lower_dot
 from tinygraph.lowering.scan import lower_scan
 from tinygraph.lowering.storage import Storage
 from tinygraph.lowering.view import View
+from tinygraph.ops.arithmetic import Broadcast, Elemwise
 from tinygraph.ops.linalg import Dot
 from tinygraph.ops.scalars import ScalarFn
 from tinygraph.ops.views import Concatenate, Reshape, Slice, Squeeze, Transpose
@@ -52,12 +53,15 @@ class Region:
         self.parts: dict[Value, list[View]] = {}
         self.stands: dict[Value, Value] = {}
         self.stages: list[Nest | Stage] = []
+        self.clusters: dict[Value, object] = {}
 
     # --- the walk -----------------------------------------------------------------------
 
     def lower(self, outputs: Sequence[Value]) -> None:
         """Lower every node that ``outputs`` need and this region does not have yet."""
         nodes = [n for n in toposort(outputs) if n.outputs[0] not in self.where]
+        if self.outer is None:
+            self.clusters = clusters(nodes)
         for node in reversed(nodes):
             if isinstance(node.op, Concatenate):
                 self._place_parts(node, nodes)
@@ -181,7 +185,7 @@ class Region:
 
     def elementwise(self, out: Value, fn: ScalarFn, inputs: Sequence[Value]) -> None:
         """Join a nest over the same domain, or open one."""
-        position = self._nest_for(out.type.dims, inputs)
+        position = self._nest_for(out.type.dims, inputs, self.clusters.get(out))
         nest = self.stages[position]
         assert isinstance(nest, Nest)
         nest.steps.append((out, fn, tuple(self._operand(x, position) for x in inputs)))
@@ -191,7 +195,7 @@ class Region:
 
     def reduce(self, out: Value, kind: str, x: Value, axes: tuple[int, ...]) -> None:
         """Accumulate in a nest over the domain of ``x``."""
-        position = self._nest_for(x.type.dims, [x])
+        position = self._nest_for(x.type.dims, [x], self.clusters.get(x))
         nest = self.stages[position]
         assert isinstance(nest, Nest)
         view = self.allocate(out)
@@ -202,14 +206,19 @@ class Region:
         """``x`` as the nest at ``position`` reads it."""
         return x if self.home.get(x) == position else self.view(x)
 
-    def _nest_for(self, dims: tuple[Dim, ...], inputs: Sequence[Value]) -> int:
-        """The first nest over ``dims`` in which every input is available, else a new one."""
+    def _nest_for(self, dims: tuple[Dim, ...], inputs: Sequence[Value], cluster: object) -> int:
+        """The first nest over ``dims`` in which every input is available, else a new one.
+
+        Outside of loops only values of one cluster share a nest: what has nothing in common gains
+        nothing, and nests that are alike are compiled once.  In a loop fewer nests are better.
+        """
         earliest = max((self._available(x, dims) for x in inputs), default=0)
         for position in range(earliest, len(self.stages)):
             stage = self.stages[position]
-            if isinstance(stage, Nest) and stage.dims == dims and not stage.copies:
+            if (isinstance(stage, Nest) and stage.dims == dims and not stage.copies
+                    and (stage.cluster == cluster or not dims)):
                 return position
-        return self.add(Nest(dims, self.storage.lane))
+        return self.add(Nest(dims, self.storage.lane, cluster))
 
     def _available(self, x: Value, dims: tuple[Dim, ...]) -> int:
         """The first position at which a nest over ``dims`` can read ``x``."""
@@ -306,6 +315,24 @@ class Region:
             _indexed(b, values, target, indices, axis, site, inner)
 
         self.add(stage, out)
+
+
+def clusters(nodes: Sequence[Node]) -> dict[Value, object]:
+    """Elementwise values that hang together: one reads the other, or both read one array."""
+    parent: dict[Value, Value] = {}
+
+    def root(v: Value) -> Value:
+        while parent.setdefault(v, v) is not v:
+            parent[v] = parent[parent[v]]
+            v = parent[v]
+        return v
+
+    for node in nodes:
+        if isinstance(node.op, Elemwise):
+            for x in node.inputs:
+                if x.node is None or not isinstance(x.node.op, Broadcast):
+                    parent[root(node.outputs[0])] = root(x)
+    return {v: root(v) for v in list(parent)}
 
 
 def _nothing(b: E.Builder) -> None:

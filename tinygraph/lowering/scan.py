@@ -17,6 +17,7 @@ from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Expr, Var
 from tinygraph.lowering.view import View
 from tinygraph.ops.arithmetic import Elemwise
+from tinygraph.ops.views import Slice, Transpose
 
 if TYPE_CHECKING:
     from tinygraph.lowering.region import Region
@@ -51,10 +52,15 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
     for carry, init in zip(carries, given.carries, strict=True):
         _start(region, carry, init)
     stacks: list[tuple[Value, View]] = []
+    backwards = any(_reversed(seq) for seq in given.seqs)
     for item, out in zip(results.stacks, outs.stacks, strict=True):
         view = _stack_of_carry(item, carries, op.n_steps)
         if view is None:
-            view = region.targets.get(out) or region.storage.temp(item, rows=op.n_steps)
+            view = region.targets.get(out)
+            if view is None:
+                view = region.storage.temp(item, rows=op.n_steps)
+                # Rows of a loop that walks backwards lie in the order of what it walks along.
+                view = view.flip(0) if backwards else view
             stacks.append((item, view))
         region.where[out] = view
     t = Var(region.storage.fresh("step").replace("$", ""), n.dtype)
@@ -76,6 +82,13 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
             body.emit(b)
 
     region.add(stage, *node.outputs)
+
+
+def _reversed(seq: Value) -> bool:
+    while seq.node is not None and isinstance(seq.node.op, Transpose):
+        seq = seq.node.inputs[0]
+    return (seq.node is not None and isinstance(seq.node.op, Slice)
+            and any(k < 0 for k in seq.node.op.region.steps))
 
 
 def _carry(region: Region, op: Scan, param: Value, new: Value) -> Carry:

@@ -73,6 +73,12 @@ class View:
         offset = E.add(self.offset, E.mul(t, self.sizes.expr(self.strides[0])))
         return replace(self, offset=offset, dims=self.dims[1:], strides=self.strides[1:])
 
+    def flip(self, axis: int) -> View:
+        """The same elements with one axis walked from its end."""
+        last = self.sizes.expr((self.dims[axis] - 1) * self.strides[axis])
+        strides = tuple(-s if k == axis else s for k, s in enumerate(self.strides))
+        return replace(self, offset=E.add(self.offset, last), strides=strides)
+
     def reshape(self, dims: Sequence[Dim]) -> View | None:
         """The same elements in row-major order under other sizes, if strides can say that."""
         if self.literal is not None:
