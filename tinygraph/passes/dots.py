@@ -85,7 +85,8 @@ def _dots(graph: Graph) -> list[Node]:
 
 def _split(graph: Graph, context: Context) -> Graph:
     """In a loop: dot(concatenate(x, h), w) --> dot(x, w[:k]) + dot(h, w[k:]), where h is carried
-    and x is not;  dot(g, w)[:, :k] --> dot(g, w[:k]), where other columns alone are carried on"""
+    and x is not;  dot(g, w)[:, :k] --> dot(g, w[:k]), where other columns alone are carried on, or
+    none are read"""
     return everywhere(graph, context, _split_body)
 
 
@@ -103,7 +104,22 @@ def _split_body(graph: Graph, context: Context) -> Graph:
         elif out not in graph.outputs:
             for v, part in _split_slices(node, readers[out], roles):
                 _note(context, "split_slices", mapping, v, part)
+    for root, terms in chains(graph, context):
+        if root not in graph.outputs and all(
+                made_by(t, Dot) and t not in mapping and context.users(t) == 1 for t in terms):
+            for v, part in _split_sum(terms, readers[root], roles):
+                _note(context, "split_slices", mapping, v, part)
     return substitute(graph, mapping, context)
+
+
+def _split_sum(terms: Sequence[Value], readers: Sequence[Node], roles: Roles
+               ) -> list[tuple[Value, Any]]:
+    """The slices of a sum of products as sums of products of slices."""
+    split = [_split_slices(t.node, readers, roles) for t in terms if t.node]
+    if not all(split):
+        return []
+    return [(column[0][0], add_all(part for _, part in column))
+            for column in zip(*split, strict=True)]
 
 
 def _note(context: Context, name: str, mapping: dict[Value, Value], old: Value, new: Value
@@ -144,10 +160,11 @@ def _product(op: Dot, flipped: bool, x: Value, y: Value) -> Any:
 
 
 def _split_slices(node: Node, readers: Sequence[Node], roles: Roles) -> list[tuple[Value, Any]]:
-    """The slices of a product as products of slices, where only some of them reach a carry."""
+    """The slices of a product as products of slices: where only some of them reach a carry, or
+    where there is only one."""
     op, out = node.op, node.outputs[0]
     assert isinstance(op, Dot)
-    if len({roles.reaches_carry(n.outputs[0]) for n in readers}) < 2:
+    if len(readers) > 1 and len({roles.reaches_carry(n.outputs[0]) for n in readers}) < 2:
         return []
     found = []
     for reader in readers:
