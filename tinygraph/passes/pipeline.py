@@ -8,14 +8,17 @@ from tinygraph.passes.canonical import canonical
 from tinygraph.passes.dots import label_dots, merge_dots, split_dots
 from tinygraph.passes.drop_gradient_nodes import drop_gradient_nodes
 from tinygraph.passes.fold import fold
+from tinygraph.passes.narrow import narrow
 from tinygraph.passes.scan_accumulate import accumulate
 from tinygraph.passes.scan_after import after
 from tinygraph.passes.scan_before import before
 from tinygraph.passes.scan_invariant import invariant
+from tinygraph.passes.scan_demand import demand
 from tinygraph.passes.scan_join import join
 from tinygraph.passes.scan_last import last
 from tinygraph.passes.scan_prune import prune
 from tinygraph.passes.scan_saved import saved
+from tinygraph.passes.scan_zeros import zeros
 from tinygraph.passes.stable import stable
 from tinygraph.passes.unite import unite
 from tinygraph.rewrite.engine import Pass
@@ -26,6 +29,10 @@ PIPELINE: tuple[Pass, ...] = (
     canonical,
     fold,
     stable,
+    narrow,
+    zeros,
+    narrow,
+    demand,
     last,
     prune,
     label_dots,

@@ -95,7 +95,7 @@ def _new_machine() -> llvm.TargetMachine:
     features = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(_features().items()))
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=2, reloc="pic", jit=True
+        cpu=llvm.get_host_cpu_name(), features=features, opt=1, reloc="pic", jit=True
     )
 
 
