@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinygraph.errors import InternalError
-from tinygraph.graph import Graph, Interner, Node, Op, Value, map_graphs, toposort
+from tinygraph.graph import Graph, Interner, Node, Op, Value, map_graphs, subgraphs, toposort
 from tinygraph.ops.arithmetic import Elemwise
 from tinygraph.rewrite.journal import Journal, PassRecord, expression
 
@@ -77,6 +77,14 @@ class Context:
     frame: Frame | None = None
     pass_name: str = ""
     _ranks: dict[Value, int] = field(default_factory=dict)
+    _tables: dict[tuple[int, ...], _Dispatch] = field(default_factory=dict)
+
+    def table(self, rules: Sequence[Rule]) -> _Dispatch:
+        """The one table of ``rules``."""
+        key = tuple(map(id, rules))
+        if key not in self._tables:
+            self._tables[key] = _Dispatch(rules)
+        return self._tables[key]
 
     def users(self, value: Value) -> int | None:
         """How many places of the current graph read ``value``; None where that is not known."""
@@ -151,7 +159,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule], context: Context, rounds: int =
     Raises InternalError naming the rule if a replacement has another type than what it replaces,
     or if rules undo each other.
     """
-    table = _Dispatch(rules)
+    table = context.table(rules)
     for _ in range(rounds):
         new = _Rewriter(table, context).graph(context.interner.graph(graph), None)
         if new.outputs == graph.outputs:
@@ -161,10 +169,14 @@ def rewrite(graph: Graph, rules: Sequence[Rule], context: Context, rounds: int =
 
 
 class _Dispatch:
-    """Which rules to try at an op, in the order of the table."""
+    """Which rules to try at an op, in the order of the table.
+
+    ``settled``: bodies in which no rule fires any more; a later run passes them by.
+    """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
+        self.settled: set[Any] = set()
         self._known: dict[Any, tuple[Rule, ...]] = {}
 
     def __call__(self, op: Op) -> tuple[Rule, ...]:
@@ -189,7 +201,7 @@ class _Rewriter:
     LIMIT = 200  # applications per node: far above what terminating rules need
 
     def __init__(self, table: _Dispatch, context: Context) -> None:
-        self.table, self.context = table, context
+        self.table, self.context, self.budget = table, context, 0
         self.bodies: dict[Any, Graph] = {}
 
     def graph(self, graph: Graph, op: Any) -> Graph:
@@ -202,18 +214,45 @@ class _Rewriter:
 
     def _body(self, op: Op, body: Graph) -> Graph:
         key = (body, getattr(op, "groups", None))
+        if key in self.table.settled:
+            return body
         if key not in self.bodies:
-            new = self.graph(self.context.interner.body(body), op)
-            self.bodies[key] = self.context.interner.body(new)
+            new = self.context.interner.body(self.graph(self.context.interner.body(body), op))
+            if new is body:
+                self.table.settled.add(key)
+            self.bodies[key] = new
         return self.bodies[key]
 
     def _sweep(self, graph: Graph) -> tuple[Value, ...]:
         final: dict[Node, Sequence[Value]] = {}
-        active: set[Node] = set()
-        stack: list[tuple[Node, int, Any]] = [
-            (v.node, _VISIT, None) for v in reversed(graph.outputs) if v.node]
-        budget = self.LIMIT * (len(graph.nodes()) + 10)
+        self.budget = self.LIMIT * (len(graph.nodes()) + 10)
+        for node in graph.nodes():
+            if node in final:
+                continue
+            if not self._rests(node, final):
+                self._settle([(node, _VISIT, None)], set(), final)
+                continue
+            # Most nodes of most passes: the operands stay, and no rule fires.
+            replaced = self._replacement(node) if self.table(node.op) else None
+            if replaced is None:
+                final[node] = node.outputs
+            else:
+                todo: list[tuple[Node, int, Any]] = [(node, _RESULT, (node, replaced))]
+                todo += [(v.node, _VISIT, None) for v in reversed(replaced) if v.node]
+                self._settle(todo, {node}, final)
+        return tuple(final[v.node][v.index] if v.node else v for v in graph.outputs)
 
+    @staticmethod
+    def _rests(node: Node, final: dict[Node, Sequence[Value]]) -> bool:
+        """Do the operands stay as they are (and is there no body)?"""
+        for v in node.inputs:
+            if v.node is not None and final[v.node][v.index] is not v:
+                return False
+        return not subgraphs(node.op)
+
+    def _settle(self, stack: list[tuple[Node, int, Any]], active: set[Node],
+                final: dict[Node, Sequence[Value]]) -> None:
+        """Rewrite the nodes on the stack, and what takes their places, until no rule fires."""
         def settled(v: Value) -> Value:
             return final[v.node][v.index] if v.node else v
 
@@ -236,8 +275,8 @@ class _Rewriter:
                     final[node] = final.setdefault(new, new.outputs)
                     active.discard(node)
                     continue
-                budget -= 1
-                if budget < 0:
+                self.budget -= 1
+                if self.budget < 0:
                     raise self._cycle(new)
                 active.add(new)
                 stack.append((node, _RESULT, (new, replaced)))
@@ -246,7 +285,6 @@ class _Rewriter:
                 new, replaced = payload
                 final[node] = final[new] = tuple(map(settled, replaced))
                 active -= {node, new}
-        return tuple(map(settled, graph.outputs))
 
     def _rebuilt(self, node: Node, inputs: tuple[Value, ...]) -> Node:
         op = map_graphs(node.op, lambda body: self._body(node.op, body))
