@@ -13,12 +13,11 @@ from tinygraph.loops.language import (
     For,
     Gemm,
     If,
-    Let,
     Note,
     Program,
     Stmt,
-    Store,
     children,
+    expressions,
     operands,
 )
 
@@ -154,9 +153,7 @@ def _under(stmt: Stmt) -> Iterator[Stmt]:
 
 
 def _functions(stmt: Stmt) -> int:
-    if isinstance(stmt, (Let, Store)):
-        return _functions_in(stmt.value)
-    return 0
+    return sum(map(_functions_in, expressions(stmt)))
 
 
 def _functions_in(expr: Expr) -> int:

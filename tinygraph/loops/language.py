@@ -306,3 +306,21 @@ def operands(expr: Expr) -> tuple[Expr, ...]:
     if isinstance(expr, Select):
         return (expr.cond, expr.then, expr.other)
     return ()
+
+
+def expressions(stmt: Stmt) -> tuple[Expr, ...]:
+    """The expressions that ``stmt`` itself evaluates, not those of the statements under it."""
+    if isinstance(stmt, For):
+        return (stmt.extent,)
+    if isinstance(stmt, (While, If)):
+        return (stmt.cond,)
+    if isinstance(stmt, Let):
+        return (stmt.value,)
+    if isinstance(stmt, Store):
+        return (stmt.index, stmt.value)
+    if isinstance(stmt, Check):
+        return (stmt.cond, *stmt.numbers)
+    if isinstance(stmt, Gemm):
+        matrices = (stmt.a, stmt.b, stmt.c)
+        return (stmt.m, stmt.n, stmt.k, *(e for x in matrices for e in (x.offset, x.rows, x.cols)))
+    return ()

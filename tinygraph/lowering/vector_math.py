@@ -35,6 +35,7 @@ from tinygraph.loops.language import (
     Unary,
     Var,
     While,
+    expressions,
     operands,
     walk,
 )
@@ -73,7 +74,7 @@ def expand_math(program: Program) -> Program:
 
     A program that has none comes back as it is.
     """
-    if not any(_has_math(e) for stmt in walk(program.body) for e in _expressions(stmt)):
+    if not any(_has_math(e) for stmt in walk(program.body) for e in expressions(stmt)):
         return program
     return replace(program, body=_Expander(program).block(program.body))
 
@@ -82,24 +83,6 @@ def _has_math(expr: Expr) -> bool:
     if isinstance(expr, (Unary, Binary)) and expr.op in TRANSCENDENTAL:
         return True
     return any(_has_math(e) for e in operands(expr))
-
-
-def _expressions(stmt: Stmt) -> tuple[Expr, ...]:
-    """The expressions of the statement itself."""
-    if isinstance(stmt, For):
-        return (stmt.extent,)
-    if isinstance(stmt, (While, If)):
-        return (stmt.cond,)
-    if isinstance(stmt, Let):
-        return (stmt.value,)
-    if isinstance(stmt, Store):
-        return (stmt.index, stmt.value)
-    if isinstance(stmt, Check):
-        return (stmt.cond, *stmt.numbers)
-    if isinstance(stmt, Gemm):
-        parts = [(x.offset, x.rows, x.cols) for x in (stmt.a, stmt.b, stmt.c)]
-        return (stmt.m, stmt.n, stmt.k, *(e for part in parts for e in part))
-    return ()
 
 
 def _names(program: Program) -> Iterator[str]:
@@ -131,7 +114,7 @@ class _Expander:
         if isinstance(stmt, While) and _has_math(stmt.cond):
             self.loop_while(stmt)
             return
-        if not any(_has_math(e) for e in _expressions(stmt)):
+        if not any(_has_math(e) for e in expressions(stmt)):
             self.out.append(self.inside(stmt))
             return
         if isinstance(stmt, Let):

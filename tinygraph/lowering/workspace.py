@@ -9,16 +9,15 @@ from tinygraph.dims import Dim, dim, floordiv, nonnegative
 from tinygraph.loops.language import (
     Block,
     Buffer,
-    Check,
     Expr,
     For,
     Gemm,
     If,
-    Let,
     Load,
     Stmt,
     Store,
     While,
+    expressions,
     operands,
 )
 
@@ -76,18 +75,11 @@ def _span(uses: list[tuple[Loop, int]], extents: Mapping[Loop, tuple[int, int]]
 def _touched(stmt: Stmt) -> Iterator[Buffer]:
     if isinstance(stmt, Store):
         yield stmt.buffer
-        yield from _loaded(stmt.index)
-        yield from _loaded(stmt.value)
-    elif isinstance(stmt, Let):
-        yield from _loaded(stmt.value)
     elif isinstance(stmt, Gemm):
         for matrix in (stmt.a, stmt.b, stmt.c):
             yield matrix.buffer
-    elif isinstance(stmt, (Check, If, While)):
-        yield from _loaded(stmt.cond)
-        if isinstance(stmt, Check):
-            for number in stmt.numbers:
-                yield from _loaded(number)
+    for expr in expressions(stmt):
+        yield from _loaded(expr)
 
 
 def _loaded(expr: Expr) -> Iterator[Buffer]:

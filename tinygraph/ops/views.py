@@ -138,6 +138,11 @@ class Region:
         return (all(s == 0 for s in self.starts) and all(k == 1 for k in self.steps)
                 and self.lengths == tuple(dims))
 
+    def is_rows(self, dims: Sequence[Dim]) -> bool:
+        """Does it hold whole rows: every element of all axes but the first?"""
+        return (all(s == 0 for s in self.starts[1:]) and all(k == 1 for k in self.steps[1:])
+                and self.lengths[1:] == tuple(dims[1:]))
+
     def requires(self, x: Value, dims: Sequence[Dim], what: str) -> Iterable[Guard]:
         """It lies inside an array of sizes ``dims``."""
         for k, (start, length, step) in enumerate(

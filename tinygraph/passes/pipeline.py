@@ -12,8 +12,8 @@ from tinygraph.passes.narrow import narrow
 from tinygraph.passes.scan_accumulate import accumulate
 from tinygraph.passes.scan_after import after
 from tinygraph.passes.scan_before import before
-from tinygraph.passes.scan_invariant import invariant
 from tinygraph.passes.scan_demand import demand
+from tinygraph.passes.scan_invariant import invariant
 from tinygraph.passes.scan_join import join
 from tinygraph.passes.scan_last import last
 from tinygraph.passes.scan_prune import prune

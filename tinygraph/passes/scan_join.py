@@ -27,10 +27,8 @@ def stacked(value: Value) -> Rows | None:
     node = value.node
     start, length, step = dim(0), value.type.dims[0] if value.ndim else dim(0), 1
     if node is not None and isinstance(node.op, Slice):
-        region, dims = node.op.region, node.inputs[0].type.dims
-        whole = all(s == 0 and k == 1 and n == d for s, k, n, d in zip(
-            region.starts[1:], region.steps[1:], region.lengths[1:], dims[1:], strict=True))
-        if not whole:
+        region = node.op.region
+        if not region.is_rows(node.inputs[0].type.dims):
             return None
         start, length, step = region.starts[0], region.lengths[0], region.steps[0]
         value, node = node.inputs[0], node.inputs[0].node

@@ -89,7 +89,7 @@ def _reads(node: Node, graph: Graph) -> dict[Value, list[Read]]:
     other = set(graph.outputs) & stacks
     for n in graph.nodes():
         for place, x in enumerate(n.inputs):
-            if x in stacks and isinstance(n.op, Slice) and _rows_only(n):
+            if x in stacks and isinstance(n.op, Slice) and n.op.region.is_rows(x.type.dims):
                 slices[n.outputs[0]] = x
             elif x in stacks:
                 other.add(x)
@@ -101,12 +101,6 @@ def _reads(node: Node, graph: Graph) -> dict[Value, list[Read]]:
                 other.add(slices[x])
     other |= {x for out, x in slices.items() if out in graph.outputs}
     return {v: r for v, r in found.items() if v not in other}
-
-
-def _rows_only(node: Node) -> bool:
-    region, dims = node.op.region, node.inputs[0].type.dims  # type: ignore[attr-defined]
-    return all(s == 0 and k == 1 and n == d for s, k, n, d in zip(
-        region.starts[1:], region.steps[1:], region.lengths[1:], dims[1:], strict=True))
 
 
 def _recompute_in(reader: Node, wanted: dict[int, tuple[Value, Read]], forward: ScanEdit,

@@ -18,7 +18,6 @@ from tinygraph.loops.language import (
     Expr,
     For,
     Gemm,
-    If,
     Let,
     Load,
     Note,
@@ -27,29 +26,12 @@ from tinygraph.loops.language import (
     Var,
     While,
     children,
+    expressions,
     operands,
     walk,
 )
 
 LINEAR = ("add", "sub", "mul")
-
-
-def own_expressions(stmt: Stmt) -> tuple[Expr, ...]:
-    """The expressions that ``stmt`` itself evaluates, not those of the statements under it."""
-    if isinstance(stmt, For):
-        return (stmt.extent,)
-    if isinstance(stmt, (While, If)):
-        return (stmt.cond,)
-    if isinstance(stmt, Let):
-        return (stmt.value,)
-    if isinstance(stmt, Store):
-        return (stmt.index, stmt.value)
-    if isinstance(stmt, Check):
-        return (stmt.cond, *stmt.numbers)
-    if isinstance(stmt, Gemm):
-        matrices = (stmt.a, stmt.b, stmt.c)
-        return (stmt.m, stmt.n, stmt.k, *(e for x in matrices for e in (x.offset, x.rows, x.cols)))
-    return ()
 
 
 def nodes(*roots: Expr) -> Iterator[Expr]:
@@ -116,7 +98,7 @@ def index_names(body: Block) -> frozenset[str]:
             use(stmt.index, True)
             use(stmt.value, False)
         else:
-            for expr in own_expressions(stmt):
+            for expr in expressions(stmt):
                 use(expr, False)
 
     visit(body)
@@ -177,7 +159,7 @@ def register_sums(loop: For) -> list[Store]:
         if isinstance(stmt, Gemm):
             for matrix in (stmt.a, stmt.b, stmt.c):
                 touched[id(matrix.buffer)] = 2
-        for expr in nodes(*own_expressions(stmt)):
+        for expr in nodes(*expressions(stmt)):
             if isinstance(expr, Load):
                 touched[id(expr.buffer)] = 2
     bound = bound_names(loop)
