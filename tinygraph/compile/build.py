@@ -22,11 +22,13 @@ from tinygraph.compile.plan import Plan, Planner
 from tinygraph.compile.report import Report, count
 from tinygraph.compile.variables import SharedVariable
 from tinygraph.config import config
-from tinygraph.graph import Graph, Value
+from tinygraph.dtypes import DType
+from tinygraph.graph import Graph, Value, subgraphs
 from tinygraph.loops.language import Program
 from tinygraph.loops.printing import format_program
 from tinygraph.lowering.lower import Lowered, lower
 from tinygraph.lowering.vector_math import expand_math
+from tinygraph.ops.linalg import Dot
 from tinygraph.passes.pipeline import PIPELINE, select
 from tinygraph.printing import equations
 from tinygraph.rewrite.engine import Context, Pass
@@ -153,6 +155,7 @@ class Executable:
             self.cached = True
             self.compilation.seconds["load"] = time.perf_counter() - start
             return lowered
+        jit.prepare_products(_product_dtypes(self.compilation.closed.graph))
         lowered = self.compilation.lowered
         start = time.perf_counter()
         code = jit.compile_program(expand_math(self.compilation.program))
@@ -208,3 +211,12 @@ class Executable:
                 return equations(graph)
         known = ", ".join(dict.fromkeys(name for name, _ in self.compilation.stages))
         raise ValueError(f"no pass {pass_name!r} ran; there are {known}")
+
+
+def _product_dtypes(graph: Graph) -> set[DType]:
+    """The dtypes of the products in a graph, bodies included."""
+    found = {n.outputs[0].type.dtype for n in graph.nodes() if isinstance(n.op, Dot)}
+    for node in graph.nodes():
+        for body in subgraphs(node.op):
+            found |= _product_dtypes(body)
+    return found

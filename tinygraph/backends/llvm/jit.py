@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import os
 import platform
 import threading
 import time
+from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
@@ -166,13 +169,39 @@ def compile_program(
     return ObjectCode(program.name, _join(files), text, seconds, symbols)
 
 
-@functools.cache
-def _product_kernels(dtype: DType, target: gemm.Target) -> bytes:
-    """The object file of the products of ``dtype``, compiled once per process.
+def prepare_products(dtypes: Iterable[DType]) -> None:
+    """Begin to compile the products of ``dtypes`` on a thread of their own.  The work is LLVM's
+    and needs no Python, so that it goes on beside the passes that make the program."""
+    for dtype in dtypes:
+        _products(dtype, host())
 
-    Register tiles are written as they shall run, so there is nothing to optimise.
-    """
-    return _machine().emit_object(_parsed(gemm.kernels(dtype, target), f"{dtype} products"))
+
+def _product_kernels(dtype: DType, target: gemm.Target) -> bytes:
+    """The object file of the products of ``dtype``, compiled once per process."""
+    return _products(dtype, target).result()
+
+
+def _products(dtype: DType, target: gemm.Target) -> Future[bytes]:
+    with _LOCK:
+        return _begin_products(dtype, target, os.getpid())
+
+
+@functools.cache
+def _begin_products(dtype: DType, target: gemm.Target, process: int) -> Future[bytes]:
+    """``process``: a fork has none of its parent's threads, and begins anew."""
+    future: Future[bytes] = Future()
+    machine = _machine()
+
+    def work() -> None:
+        # Register tiles are written as they shall run, so there is nothing to optimise.
+        try:
+            module = _parsed(gemm.kernels(dtype, target), f"{dtype} products")
+            future.set_result(machine.emit_object(module))
+        except BaseException as error:  # the waiting thread raises it
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def _join(files: list[bytes]) -> bytes:
