@@ -37,8 +37,12 @@ class Work:
     transcendentals: int = 0
 
     def __str__(self) -> str:
-        return (f"{self.products} products, {self.nests} loop nests, "
-                f"{self.transcendentals} transcendental functions per element")
+        return (f"{_number(self.products, 'product')}, {_number(self.nests, 'loop nest')}, "
+                f"{_number(self.transcendentals, 'transcendental function')} per element")
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 @dataclass
@@ -89,8 +93,8 @@ class Report:
         return self.arena.evaluate({s: sizes[s.name] for s in self.arena.syms()})
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {self.native_functions} native function(s), compiled "
-                 f"{self.compiles} time(s){', from the cache' if self.cached else ''}"]
+        lines = [f"{self.name}: {_number(self.native_functions, 'native function')}, compiled "
+                 f"{_number(self.compiles, 'time')}{', from the cache' if self.cached else ''}"]
         lines += _lines(self.loops, "  ")
         lines.append(f"  outside loops: {self.outside}")
         over = f" over {', '.join(self.sizes)}" if self.sizes else ""

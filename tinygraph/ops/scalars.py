@@ -1,7 +1,7 @@
 """Scalar functions: what an elementwise op computes, one table.
 
 An entry is complete: result type, NumPy meaning, gradient, loop expression.  Gradients are
-written with the operators of ``Arithmetic`` (ops/elementwise.py), hence work to any order.
+written with the operators of ``Arithmetic`` (ops/arithmetic.py), hence work to any order.
 """
 
 from __future__ import annotations

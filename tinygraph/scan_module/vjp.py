@@ -1,5 +1,5 @@
 """The gradient of a scan: the vjp of its body, run backwards.  Nothing is stored here: what the
-backward step reads of the forward pass is asked for by one lazy scan (pass *saved* decides)."""
+backward step reads of the forward pass is asked for by one lazy scan, which passes *unite* and *saved* answer."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _run_backwards(node: Node, op: Any, step: BackwardStep) -> Backwards:
     results = Outputs(tuple(outputs[:len(active)]), tuple(outputs[len(active):]))
     body = Graph((*inside.seqs, *inside.carries, *inside.consts), tuple(outputs))
     backward = type(op)(body, Groups.of(inside, results), n_back,
-                       hoist=op.hoist, name=f"{op.name or 'scan'} backwards")
+                       hoist=op.hoist, name=f"{op.name} backwards".strip())
     done = backward.groups.outputs(apply(
         backward, *seqs, *inits, *given_consts, cls=node.outputs[0].result_class()))
     out = Backwards(n_back)

@@ -297,12 +297,12 @@ def _imports(code: ObjectCode) -> dict[str, int]:
     return {s: known[s] for s in code.symbols}
 
 
-def optimised_ir(program: Program, *, opt_level: int = 3, target: gemm.Target | None = None) -> str:
+def optimised_ir(program: Program, *, opt_level: int = 1, target: gemm.Target | None = None) -> str:
     """The LLVM IR of ``program`` after the optimiser."""
     return str(_optimised(emit(program, target or host()), program.name, opt_level))
 
 
-def assembly(program: Program, *, opt_level: int = 3, target: gemm.Target | None = None) -> str:
+def assembly(program: Program, *, opt_level: int = 1, target: gemm.Target | None = None) -> str:
     """The machine code of ``program`` as assembly text."""
     module = _optimised(emit(program, target or host()), program.name, opt_level)
     return _machine().emit_assembly(module)
