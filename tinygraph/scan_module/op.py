@@ -30,8 +30,8 @@ class Scan(Op):
     truncate  the gradient runs over the last so many steps (-1: all)
     hoist     may products of sequences be computed before the loop (more memory, less time)
     lazy      a request, made by the gradient, for the rows of inner values of a scan that is in
-              the graph already: pass *unite* lets that scan stack them, pass *saved* decides for which
-              of them the backward loop computes them again
+              the graph already: pass *unite* lets that scan stack them, and pass *saved* says
+              which of them the backward loop computes again
     """
 
     body: Graph

@@ -1,5 +1,6 @@
 """The gradient of a scan: the vjp of its body, run backwards.  Nothing is stored here: what the
-backward step reads of the forward pass is asked for by one lazy scan, which passes *unite* and *saved* answer."""
+backward step reads of the forward pass is asked for by one lazy scan, which passes *unite* and
+*saved* answer."""
 
 from __future__ import annotations
 
