@@ -292,3 +292,13 @@ def test_custom_networks_that_do_not_fit():
     with pytest.raises(ValueError, match="hidden_to_hidden takes"):
         CustomRecurrentLayer(l_in, DenseLayer(InputLayer((None, 2)), 3),
                              DenseLayer(InputLayer((None, 4)), 3))
+
+
+@pytest.mark.parametrize(("early", "products"), [(True, 1), (False, 2)])
+def test_precompute_input_false_keeps_the_product_in_the_loop(early, products):
+    """Fewer bytes, more time: the input products of all steps are not kept."""
+    x = T.tensor3("x")
+    layer = LSTMLayer((None, None, 3), 4, precompute_input=early)
+    f = function([x], layer.get_output_for([x]), backend="loops")
+    assert [loop.step.products for loop in f.report().loops] == [products]
+    assert "LSTMLayer" in f.report().loops[0].title

@@ -192,7 +192,8 @@ class Recurrence(MergeLayer):
 
         outs, _ = scan(step, sequences=sequences, outputs_info=self._start(rest, batch),
                        n_steps=time, truncate_gradient=self.walk.gradient_steps,
-                       go_backwards=self.walk.backwards, return_list=True)
+                       go_backwards=self.walk.backwards, precompute=early, return_list=True,
+                       name=self.name or type(self).__name__)
         out = outs[0]
         if self.walk.only_return_final:
             return out[-1]
