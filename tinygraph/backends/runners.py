@@ -14,6 +14,9 @@ from tinygraph.loops import interpret
 from tinygraph.loops.language import Program
 
 
+FAULT = ctypes.c_int64 * 8  # the numbers that a Check reports
+
+
 @dataclass(frozen=True)
 class Fault:
     """A failed Check: its site and the numbers that it reports."""
@@ -56,6 +59,20 @@ def address_of(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
+class Space:
+    """What one running call has to itself: the arena, and the numbers of a failure."""
+
+    ALIGNMENT = 64
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.arena = np.empty(size + self.ALIGNMENT, np.uint8)
+        start = address_of(self.arena)
+        self.start = start + -start % self.ALIGNMENT
+        self.fault = FAULT()
+        self.fault_address = ctypes.addressof(self.fault)
+
+
 class NativeRunner:
     """One native function, called once per call, outside the GIL.
 
@@ -64,28 +81,24 @@ class NativeRunner:
     the last two sets are kept, each with its arrays.
     """
 
-    ALIGNMENT = 64
     SETS = 2
 
     def __init__(self, code: jit.ObjectCode, arguments: int, transient: int = 0) -> None:
         """``transient``: how many of the first arrays are new at every call."""
         self.native, self.transient = jit.load(code), transient
-        self._arenas: list[np.ndarray] = []
+        self._free: list[Space] = []
         self._pointers = ctypes.c_int64 * max(1, arguments)
         self._sets: dict[tuple[int, ...], tuple[list[np.ndarray], Any]] = {}
 
     def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
                  results: Sequence[np.ndarray], constants: Sequence[np.ndarray], fresh: int = 0
                  ) -> Fault | None:
-        arena = self._arena(plan.arena_bytes)
+        space = self._space(plan.arena_bytes)
         pointers = self._addresses(arrays, results, constants, fresh)
-        fault = (ctypes.c_int64 * 8)()
-        start = address_of(arena)
-        start += -start % self.ALIGNMENT
-        code = self.native(plan.sizes_address, ctypes.addressof(pointers), start,
-                           ctypes.addressof(fault))
-        self._arenas.append(arena)
-        return None if code == 0 else Fault(code - 1, tuple(fault))
+        code = self.native(plan.sizes_address, ctypes.addressof(pointers), space.start,
+                           space.fault_address)
+        self._free.append(space)
+        return None if code == 0 else Fault(code - 1, tuple(space.fault))
 
     def _addresses(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
                    constants: Sequence[np.ndarray], fresh: int) -> Any:
@@ -97,19 +110,17 @@ class NativeRunner:
         if known is None:
             everything = (*arrays, *results, *constants)
             known = lasting, self._pointers(*map(address_of, everything))
-            while len(self._sets) >= self.SETS:
-                self._sets.pop(next(iter(self._sets)))
-            self._sets[key] = known
+            # A new dictionary, so that other threads may look into the old one meanwhile.
+            self._sets = {**dict(list(self._sets.items())[1 - self.SETS:]), key: known}
         pointers = self._pointers.from_buffer_copy(known[1])
         pointers[:n] = list(map(address_of, arrays[:n]))
         pointers[first:first + fresh] = list(map(address_of, results[:fresh]))
         return pointers
 
-    def _arena(self, size: int) -> np.ndarray:
+    def _space(self, size: int) -> Space:
+        """A workspace of at least ``size`` bytes that no other call is using."""
         try:
-            arena = self._arenas.pop()
+            space = self._free.pop()
         except IndexError:
-            return np.empty(size + self.ALIGNMENT, np.uint8)
-        if arena.nbytes < size + self.ALIGNMENT:
-            return np.empty(size + self.ALIGNMENT, np.uint8)
-        return arena
+            return Space(size)
+        return space if space.size >= size else Space(size)
