@@ -13,7 +13,6 @@ from tinygraph.backends.llvm import jit
 from tinygraph.loops import interpret
 from tinygraph.loops.language import Program
 
-
 FAULT = ctypes.c_int64 * 8  # the numbers that a Check reports
 
 
