@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygraph.dims import Dim, Sym
 from tinygraph.errors import MissingInputError
-from tinygraph.graph import Value, describe, op_dims, toposort
+from tinygraph.graph import Node, Value, describe, op_dims, toposort
 
 
 class Sizes:
@@ -45,10 +45,19 @@ def evaluate(outputs: Sequence[Value], inputs: Mapping[Value, np.ndarray],
         for d in op_dims(node.op):
             _bind_scalars(d, known, sizes)
         arrays = [_value(v, known) for v in node.inputs]
-        for out, array in zip(node.outputs, node.op.numpy(sizes, *arrays), strict=True):
+        for out, array in zip(node.outputs, _run(node, sizes, arrays), strict=True):
             known[out] = array
             sizes.learn(out, array)
     return [_value(v, known) for v in outputs]
+
+
+def _run(node: Node, sizes: Sizes, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    try:
+        return node.op.numpy(sizes, *arrays)
+    except IndexError as error:
+        where = f", at {node.outputs[0].source}" if node.outputs[0].source else ""
+        operands = ", ".join(map(describe, node.inputs))
+        raise IndexError(f"{error}, in {node.op} of {operands}{where}") from error
 
 
 def _value(v: Value, known: Mapping[Value, np.ndarray]) -> np.ndarray:

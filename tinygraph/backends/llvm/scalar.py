@@ -359,6 +359,11 @@ def _divide_float(code: Code, op: str, x: str, y: str, dtype: DType) -> str:
         lower = code.value(f"fsub {kind} {floored}, {one}")
         usual = code.choose(high, lower, floored, dtype)
         edge = code.choose(below, code.literal(-1.0, dtype), zero, dtype)
+        # An infinite x leaves no remainder to round by: nan, as in Python, but for a zero y.
+        endless = code.value(f"fcmp oeq {kind} {size_x}, {infinity}")
+        divided = code.value(f"fcmp une {kind} {y}, {zero}")
+        lost = code.value(f"and {truth} {endless}, {divided}")
+        usual = code.choose(lost, code.literal(float("nan"), dtype), usual, dtype)
     return code.choose(beyond, edge, usual, dtype)
 
 
