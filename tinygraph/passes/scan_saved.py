@@ -91,6 +91,8 @@ def _reads(node: Node, graph: Graph) -> dict[Value, list[Read]]:
         for place, x in enumerate(n.inputs):
             if x in stacks and isinstance(n.op, Slice) and n.op.region.is_rows(x.type.dims):
                 slices[n.outputs[0]] = x
+            elif x in stacks and is_scan(n) and place < n.op.groups.seqs:  # type: ignore
+                found[x].append(Read(n, place, dim(0), x.type.dims[0], 1))
             elif x in stacks:
                 other.add(x)
             elif x in slices and is_scan(n) and place < n.op.groups.seqs:  # type: ignore
