@@ -106,6 +106,15 @@ class Dim:
         """The integer that this is, or None."""
         return self._const
 
+    @property
+    def symbol(self) -> Sym | None:
+        """The symbol that this is, if it is nothing but one symbol."""
+        if len(self.terms) != 1:
+            return None
+        monomial, c = self.terms[0]
+        lone = c == 1 and len(monomial) == 1 and isinstance(monomial[0], Sym)
+        return monomial[0] if lone else None  # type: ignore[return-value]
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, int):
             return self.const == other

@@ -87,8 +87,3 @@ def _promote_pair(a: DType, b: DType, float_x: str) -> DType:
     if a.is_float != b.is_float and float_x == "float32":
         return a if a.is_float else b
     return dtype(np.promote_types(a.np, b.np))
-
-
-def can_cast_safely(source: DType, target: DType) -> bool:
-    """True if every value of ``source`` keeps its kind and (for integers) its value."""
-    return bool(np.can_cast(source.np, target.np, "safe"))

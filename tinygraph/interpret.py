@@ -23,9 +23,8 @@ class Sizes:
     def learn(self, value: Value, array: np.ndarray) -> None:
         """Bind the symbols that are whole axes of ``value`` to the shape of ``array``."""
         for d, n in zip(value.type.dims, array.shape, strict=True):
-            atoms = [m for m, c in d.terms if c == 1 and len(m) == 1]
-            if len(d.terms) == 1 and atoms and isinstance(atoms[0][0], Sym):
-                self.env.setdefault(atoms[0][0], n)
+            if d.symbol is not None:
+                self.env.setdefault(d.symbol, n)
 
 
 def evaluate(outputs: Sequence[Value], inputs: Mapping[Value, np.ndarray],

@@ -287,10 +287,6 @@ class Function:
         """The shared variables that a call reads."""
         return list(self.signature.shareds)
 
-    def get_shared(self) -> list[SharedVariable]:
-        """The shared variables that a call reads."""
-        return self.shared
-
     def report(self) -> Report:
         """What the compiler did, as data that prints readably."""
         report = self._ready[1].report()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinygraph.dims import Compound, Dim, Sym, dim
+from tinygraph.dims import Dim, Sym, dim
 from tinygraph.graph import (
     Graph,
     Guard,
@@ -75,24 +75,17 @@ class Solution:
         if a == b:
             return
         for left, right in sorted(((a, b), (b, a)), key=_preference):
-            s = _lone(left)
+            s = left.symbol
             if s is not None and s not in right.syms():
                 self.known[s] = right
                 self._solved.clear()
                 return
 
 
-def _lone(d: Dim) -> Sym | None:
-    if len(d.terms) == 1 and d.terms[0][1] == 1 and len(d.terms[0][0]) == 1:
-        atom = d.terms[0][0][0]
-        return None if isinstance(atom, Compound) else atom
-    return None
-
-
 def _preference(pair: tuple[Dim, Dim]) -> tuple[bool, bool]:
     """Replace a symbol by a number rather than by a symbol, an axis's rather than a scalar's."""
     left, right = pair
-    s = _lone(left)
+    s = left.symbol
     return (right.const is None, s is None or s.value is not None)
 
 
@@ -105,7 +98,7 @@ def close(graph: Graph, shared_shapes: Mapping[Value, tuple[int, ...]]) -> Close
     solution = Solution()
     for shared, shape in shared_shapes.items():
         for d, n in zip(shared.type.dims, shape, strict=True):
-            s = _lone(d)
+            s = d.symbol
             if s is not None:
                 solution.known[s] = dim(n)
     for guard in guards:

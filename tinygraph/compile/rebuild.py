@@ -24,7 +24,6 @@ from tinygraph.graph import (
 )
 from tinygraph.ops.arithmetic import cast
 from tinygraph.ops.sizes import as_dim
-from tinygraph.tensor.evaluation import lone_sym
 
 
 class Rebuild:
@@ -39,7 +38,7 @@ class Rebuild:
         self.exact: dict[Dim, Dim] = {}
         for old, new in values.items():
             for a, b in zip(old.type.dims, new.type.dims, strict=True):
-                sym = lone_sym(a)
+                sym = a.symbol
                 if a == b:
                     continue
                 if sym is not None and sym not in kept:
@@ -142,7 +141,7 @@ class Survey:
             self.add(g.outputs, bound | frozenset(g.inputs))
 
     def _define(self, values: Iterable[Value]) -> None:
-        self.defined.update(s for v in values for d in v.type.dims if (s := lone_sym(d)))
+        self.defined.update(s for v in values for d in v.type.dims if (s := d.symbol))
 
     def _results(self, node: Node) -> None:
         """A size that only a result has is defined by the run of the node."""
@@ -150,7 +149,7 @@ class Survey:
         mentioned |= {s for v in node.inputs for d in v.type.dims for s in d.syms()}
         for v in node.outputs:
             for d in v.type.dims:
-                s = lone_sym(d)
+                s = d.symbol
                 if s is not None and s not in mentioned:
                     self.defined.add(s)
 

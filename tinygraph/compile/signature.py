@@ -13,7 +13,6 @@ from tinygraph.dims import Sym, dim
 from tinygraph.errors import MissingInputError, UnusedInputError
 from tinygraph.graph import Graph, Value, describe
 from tinygraph.ops.arithmetic import as_value
-from tinygraph.tensor.evaluation import lone_sym
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "<required>"})()
 
@@ -93,7 +92,7 @@ class _Kept:
 
 
 def _axes(v: Value) -> Iterable[Sym]:
-    return (s for d in v.type.dims if (s := lone_sym(d)) is not None)
+    return (s for d in v.type.dims if (s := d.symbol) is not None)
 
 
 def _inputs(inputs: Any) -> list[In]:
@@ -207,7 +206,7 @@ def _stand_in(v: Value, given: set[Sym]) -> Value:
     polynomial of sizes that no input gives gets a symbol of its own."""
     dims = []
     for k, d in enumerate(v.type.dims):
-        loose = d.const is None and lone_sym(d) is None and not d.syms() <= given
+        loose = d.const is None and d.symbol is None and not d.syms() <= given
         dims.append(Sym(f"{v.name or 'input'}_{k}", f"axis {k} of {describe(v)}") if loose else d)
     type_ = v.type.with_dims(dim(d) for d in dims)
     return v.result_class()(type_, name=v.name, source=v.source)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tinygraph.dims import Dim, dim, floordiv, product
 from tinygraph.dtypes import DType
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Buffer, Cast, Expr, Load, Matrix
+from tinygraph.loops.language import Buffer, Cast, Expr, Load
 from tinygraph.lowering.sizes import SizeParameters
 from tinygraph.ops.views import Region
 
@@ -105,11 +105,6 @@ class View:
         strides = iter(found)
         return replace(self, dims=tuple(dims),
                        strides=tuple(dim(0) if d == 1 else next(strides) for d in dims))
-
-    def matrix(self, rows: Dim | int, cols: Dim | int) -> Matrix:
-        """A matrix at this view's origin with the given strides."""
-        assert self.buffer is not None
-        return Matrix(self.buffer, self.offset, self.sizes.expr(rows), self.sizes.expr(cols))
 
 
 def _group(old: Sequence[tuple[Dim, Dim]], new: Sequence[Dim]) -> tuple[int, int] | None:

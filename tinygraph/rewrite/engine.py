@@ -56,7 +56,6 @@ class Frame:
     def __init__(self, graph: Graph, op: Any = None) -> None:
         self.graph, self.op = graph, op
         self._users: Counter[Value] | None = None
-        self.facts: dict[str, Any] = {}
 
     def users(self, value: Value) -> int | None:
         """How many places read ``value`` (outputs count), or None for a value that is newer

@@ -8,24 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.dims import Dim, Sym
+from tinygraph.dims import Sym
 from tinygraph.errors import MissingInputError, ShapeError
 from tinygraph.graph import Guard, Value, describe, leaves, op_dims, replace, subgraphs, toposort
 from tinygraph.interpret import Sizes, evaluate
 
 
-def lone_sym(d: Dim) -> Sym | None:
-    """The symbol that ``d`` is, if it is nothing but one symbol."""
-    if len(d.terms) != 1:
-        return None
-    monomial, c = d.terms[0]
-    return monomial[0] if c == 1 and len(monomial) == 1 and isinstance(monomial[0], Sym) else None
-
-
 def unproved(outputs: Sequence[Value], inputs: Iterable[Value]) -> Iterator[Guard]:
     """The relations in the graph of ``outputs``, bodies included, that only the sizes of a run
     can decide.  Those in a body that mention a size of the body's own are left to its ops."""
-    own = {s for v in inputs for d in v.type.dims if (s := lone_sym(d))}
+    own = {s for v in inputs for d in v.type.dims if (s := d.symbol)}
     for node in toposort(outputs):
         for guard in node.op.requires(*node.inputs):
             if guard.holds() is not True:

@@ -40,10 +40,6 @@ def dims_of(shape: Any, ndim: int | None = None) -> tuple[Dim, ...]:
     return tuple(as_dim(n) for n in shape)
 
 
-def _is_minus_one(size: Any) -> bool:
-    return not isinstance(size, Value) and size == -1
-
-
 def reshape(x: Any, shape: Any, *more: Any, ndim: int | None = None) -> Any:
     """``x`` under another shape, in row-major order; one size may be -1: whatever remains.
 

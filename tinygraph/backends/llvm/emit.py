@@ -33,7 +33,7 @@ from tinygraph.loops.language import (
     walk,
 )
 
-VECTORISE = "llvm.loop.parallel_accesses"  # on loops that are left to LLVM's own vectoriser
+VECTORISE = "llvm.loop.parallel_accesses"  # for the vectoriser of opt_level 2 and above
 FAULT_NUMBERS = 8  # how many int64 the caller's fault area holds
 
 

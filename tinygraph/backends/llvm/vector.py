@@ -3,7 +3,7 @@
 LLVM's own loop vectoriser would do most of this, at four times the compile time and with a scalar
 loop for the last elements of every row, which is where short rows spend their time.  Here the main
 loop takes whole vectors and one masked round takes the rest.  What does not fit (branches,
-scattered stores) stays a plain loop that LLVM may vectorise.
+scattered stores) stays a plain loop, which LLVM vectorises from opt_level 2 on.
 
 Each loop is a function of its own, a kernel, whose parameters are the addresses and numbers that
 do not change in it.  Kernels of the same text are one; small functions keep LLVM's time linear.
