@@ -1,8 +1,9 @@
-"""The benchmark programs run, and peers compute the same; nothing here looks at a time."""
+"""The benchmarks compute what they should, at small sizes; nothing here looks at a time."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,73 +15,139 @@ from tinygraph import config
 from tinygraph_rnn import random
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TUTORIAL = {"batch": 6, "hidden": 3, "lengths": (7, 5)}
+RECURRENT = {"batch": 3, "steps": 5, "features": 4, "hidden": 6}
+SIZES = {
+    "W1": TUTORIAL,
+    "W2": {"batch": 5, "length": 6, "hidden": 4},
+    "W3": RECURRENT,
+    "W4": {**RECURRENT, "hidden": 7},
+    "W5": RECURRENT,
+    "W6": {"hidden": 3},
+    "W7": {"n": 50},
+    "W7-1e6": {"n": 1000},
+    "W8": {"batch": 6, "hidden": 3, "drawn": (3, 4, 9)},
+    "W9": {**RECURRENT, "batch": 1},
+}
+INSTALLED = {"jax": "JAX", "torch": "PyTorch", "pytensor": "PyTensor"}
+# PyTensor compiles for minutes; two rows, in the mode that needs no C++ compiler, say enough.
+PEERS = [(row, "jax") for row in SIZES] + [(row, "torch") for row in SIZES]
+PEERS += [("W6", "pytensor"), ("W9", "pytensor")]
 
 
 @pytest.fixture
 def load(monkeypatch):
     """A module of the benchmarks by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+    for folder in (BENCHMARKS, BENCHMARKS / "peers"):
+        monkeypatch.syspath_prepend(str(folder))
     before = set(sys.modules)
-    yield importlib.import_module
+    with config.change(floatX="float32"):
+        yield importlib.import_module
     for name in set(sys.modules) - before:
         if BENCHMARKS in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
             del sys.modules[name]
     random.set_rng(None)
 
 
-def small(peer, clip):
-    """A problem that takes no time, with parameters of a size that all gradients count."""
-    return peer.create(0, batch=6, length=7, hidden=3, clip=clip)
+def compare(load, row, peer, variant):
+    """Raises unless the first three steps of a peer agree with the reference."""
+    harness, workload = load("harness"), load("catalogue").WORKLOADS[row]
+    problem = workload.create(0, **SIZES[row])
+    losses, expected = load("workloads.reference").steps(workload.source(), problem, 3)
+    value = load("worker").value
+    own = load(f"{peer}_{workload.module}").Workload(problem, variant)
+    found = [value(own.step())]
+    results = own.results()
+    found += [value(own.step()) for _ in range(2)]
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert set(results) == set(expected)
+    for kind in set(expected) - {"parameters"}:
+        assert harness.furthest(results[kind], expected[kind])[0] < 1e-5
+    if "parameters" in expected:
+        error = harness.distance(results["parameters"], expected["parameters"], problem.parameters)
+        assert error[0] < 1e-3
+    return own
 
 
-def test_tinygraph_steps(load):
-    peer, worker = load("tinygraph_tutorial"), load("worker")
-    with config.change(floatX="float32", backend="numpy"):
-        arrays = small(peer, 100.0)
-        workload = peer.Workload(arrays, "")
-        first, second = workload.step(), workload.step()
-        assert second < first
-        assert len(worker.timed(workload, 2)) == 2
-        after, gradients = workload.parameters(), workload.gradients()
-    assert {f"parameter.{name}" for name in after} == {n for n in arrays if n[:10] == "parameter."}
-    for name, gradient in gradients.items():
-        old = arrays[f"parameter.{name}"]
-        assert gradient.shape == after[name].shape == old.shape and gradient.dtype == np.float32
-        assert gradient.any() and (after[name] != old).any()
-    for name, value in workload.parameters().items():  # gradients() leaves the parameters alone
-        np.testing.assert_array_equal(value, after[name])
+@pytest.mark.parametrize("row", SIZES)
+def test_tinygraph_agrees_with_the_reference(load, row):
+    own = compare(load, row, "tinygraph", "")
+    assert own.compiles == 1
 
 
-@pytest.mark.parametrize("variant", ["scans", "vmapped"])
-@pytest.mark.parametrize("clip", [100.0, 1e-3], ids=["clip-idle", "clip-bites"])
-def test_tinygraph_and_jax_agree(load, variant, clip):
-    pytest.importorskip("jax", reason="JAX is not installed: nothing to compare with")
-    peer, jax_peer, harness = load("tinygraph_tutorial"), load("jax_tutorial"), load("harness")
-    with config.change(floatX="float32"):
-        arrays = small(peer, clip)
-        own, other = peer.Workload(arrays, ""), jax_peer.Workload(arrays, variant)
-        assert own.step() == pytest.approx(other.step(), rel=1e-5)
-        assert harness.furthest(own.parameters(), other.parameters())[0] < 1e-5
-        clipped = own.gradients()
-        assert harness.furthest(clipped, other.gradients())[0] < 1e-4
-        free = peer.Workload({**arrays, "clip": np.float64(0)}, "").gradients()
-    # the clipping acts in the one case, and in the other it does not
-    assert (harness.furthest(clipped, free)[0] > 1e-2) == (clip < 1)
+@pytest.mark.parametrize("row", ["W1", "W5"])
+def test_tinygraph_agrees_without_native_code(load, row):
+    with config.change(backend="numpy"):
+        compare(load, row, "tinygraph", "")
 
 
-def test_jax_layout_is_reversible(load):
-    pytest.importorskip("jax", reason="JAX is not installed: its layout cannot be tested")
-    peer, jax_peer = load("tinygraph_tutorial"), load("jax_tutorial")
-    with config.change(floatX="float32"):
-        arrays = small(peer, 1.0)
-    back = jax_peer.separate(jax_peer.fuse(arrays))
-    assert {f"parameter.{name}" for name in back} == {n for n in arrays if n[:10] == "parameter."}
-    for name, value in back.items():
-        np.testing.assert_array_equal(value, arrays[f"parameter.{name}"])
+@pytest.mark.parametrize("row, peer", PEERS)
+def test_peers_agree_with_the_reference(load, row, peer):
+    if importlib.util.find_spec(peer) is None:
+        pytest.skip(f"{INSTALLED[peer]} is not installed: nothing to compare with")
+    for variant in load("catalogue").WORKLOADS[row].variants[peer]:
+        if variant not in ("compile", "c"):
+            compare(load, row, peer, variant)
 
 
-def test_furthest_finds_the_difference(load):
+def test_clipping_that_bites(load):
+    """The models clip at every step, which the bound of the benchmark hides."""
+    workload, reference = load("catalogue").WORKLOADS["W1"], load("workloads.reference")
+
+    def gradients(clip):
+        problem = workload.create(0, **TUTORIAL, clip=clip)
+        expected = reference.steps(workload.source(), problem, 1)[1]["gradients"]
+        own = load("tinygraph_tutorial").Workload(problem, "").results()["gradients"]
+        assert load("harness").furthest(own, expected)[0] < 1e-5
+        return expected
+    assert load("harness").furthest(gradients(1e-3), gradients(100.0))[0] > 1e-2
+
+
+def test_tape_agrees_with_differences(load):
+    tape = load("workloads.tape")
+    rng = np.random.default_rng(0)
+    a, b, c = rng.standard_normal((3, 4)), rng.standard_normal((4, 2)), rng.standard_normal(2)
+    keep = rng.random((3, 2)) < 0.5
+
+    def cost(*arrays):
+        a, b, c = map(tape.lift, arrays)
+        y = tape.where(keep, tape.tanh(a @ b + c), tape.sigmoid(-a)[:, 1:3] * 2)
+        z = tape.concatenate([y - c, tape.exp(y)], 1)
+        return (a, b, c), tape.mean(tape.log(z * z + 1)) + tape.total(1 - c)
+
+    leaves, value = cost(a, b, c)
+    assert float(value.value) == float(cost(a, b, c)[1].value)
+    arrays = [a, b, c]
+    for k, gradient in enumerate(tape.gradients(value, leaves)):
+        for at in np.ndindex(arrays[k].shape):
+            ends = []
+            for move in (1e-6, -1e-6):
+                moved = [x.copy() for x in arrays]
+                moved[k][at] += move
+                ends.append(float(cost(*moved)[1].value))
+            assert gradient[at] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-7)
+
+
+def test_strings_of_the_grammar(load):
+    elman = load("workloads.elman")
+    seen, follow = elman.word(np.random.default_rng(1))
+    assert seen.shape == follow.shape
+    assert (seen.sum(1) == 1).all() and set(follow.sum(1)) <= {1.0, 2.0}
+    assert seen[0].argmax() == elman.SYMBOLS.index("B")
+    assert (follow[:-1] * seen[1:]).sum(1).all()  # what follows may follow
+    assert follow[-1].argmax() == elman.SYMBOLS.index("E")
+
+
+def test_problems_are_kept(load, tmp_path):
+    problem = load("catalogue").WORKLOADS["W1"].create(0, **TUTORIAL)
+    problem.save(tmp_path / "problem.npz")
+    again = load("problem").Problem.load(tmp_path / "problem.npz")
+    assert again.options == problem.options
+    assert [b["X"].shape[1] for b in again.batches] == [7, 5]
+    np.testing.assert_array_equal(again.parameters["dense.W"], problem.parameters["dense.W"])
+
+
+def test_comparisons_find_the_difference(load):
     harness = load("harness")
     right = {"a": np.array([1.0, -10.0]), "b": np.zeros(2)}
     assert harness.furthest(right, right) == (0.0, "")
@@ -92,16 +159,69 @@ def test_furthest_finds_the_difference(load):
         harness.furthest({"a": right["a"]}, right)
     with pytest.raises(ValueError, match="a has shape"):
         harness.furthest({**right, "a": np.zeros(3)}, right)
+    start = {"a": np.array([1.0, -12.0]), "b": np.zeros(2)}
+    assert harness.distance({**right, "a": np.array([1.0, -9.0])}, right, start) == (0.5, "a")
 
 
-def test_program_without_jax(load, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("TINYGRAPH_BACKEND", "numpy")
+def test_rows_by_name(load):
+    select = load("catalogue").select
+    assert select(["W7"]) == ["W7", "W7-1e6"]
+    assert select(["W3", "W1"]) == ["W1", "W3"]
+    assert select(None)[-1] == "limit"
+    with pytest.raises(ValueError, match="there is no workload 'W10'"):
+        select(["W10"])
+
+
+def test_program_alone(load, tmp_path, capsys):
     path = tmp_path / "figures.json"
-    report = load("tutorial").main([
-        "--blocks", "2", "--steps", "2", "--starts", "1", "--batch", "4", "--length", "5",
-        "--hidden", "2", "--json", str(path)])
-    assert json.loads(path.read_text()) == report
-    assert set(report["steps"]) == {"tinygraph"}
-    assert len(report["steps"]["tinygraph"]["blocks"]) == 2
-    assert set(report["starts"]) == {"tinygraph", "tinygraph, warm"}
-    assert "a training step, ms" in capsys.readouterr().out
+    out = load("run").main(["--quick", "--only", "W6", "--peers", "--blocks", "2", "--seconds",
+                            "0.001", "--starts", "2", "--json", str(path)])
+    assert json.loads(path.read_text()) == json.loads(json.dumps(out))
+    row = out["workloads"]["W6"]
+    own = row["peers"]["tinygraph"]
+    assert set(row["peers"]) == {"tinygraph"} and not row["wrong"] and own["compiles"] == 1
+    assert len(own["blocks"]) == len(own["first"]) == len(own["warm"]) == 2
+    assert "build, warm / cold" in row["ratios"]
+    assert "W6 Elman network" in capsys.readouterr().out
+
+
+def test_program_measures_whole_runs(load, tmp_path, capsys):
+    out = load("run").main(["--quick", "--only", "W8", "--peers"], batch=4, hidden=2,
+                           drawn=(4, 3, 9))
+    own = out["workloads"]["W8"]["peers"]["tinygraph"]
+    assert len(own["times"]) == own["compiles"] == 1
+
+
+def test_program_measures_the_limit(load, capsys):
+    out = load("run").main(["--only", "limit", "--blocks", "1", "--seconds", "0.001"],
+                           hidden=8, batch=4, steps=5)
+    assert set(out["limit"]["shares"]) == {"W3", "W4"}
+    assert "sgemm 1024" in capsys.readouterr().out
+
+
+def test_a_process_that_fails_is_named(load, tmp_path):
+    harness = load("harness")
+    problem = load("catalogue").WORKLOADS["W6"].create(0)
+    problem.save(tmp_path / "problem.npz")
+    with pytest.raises(harness.Skipped, match="ended: .*no_such_module"):
+        harness.Running(harness.Peer("other", "no_such_module"), tmp_path / "problem.npz",
+                        tmp_path)
+    late = harness.Peer("tinygraph", "tinygraph_elman", limit=0.0)
+    with pytest.raises(harness.Skipped, match="no answer within 0 s"):
+        harness.Running(late, tmp_path / "problem.npz", tmp_path)
+
+
+def test_peers_that_are_not_installed_are_named(load, monkeypatch):
+    measure = load("measure")
+    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: None)
+    peers, skipped = measure.peers_of(load("catalogue").WORKLOADS["W1"], ["jax", "torch"],
+                                      measure.Plan())
+    assert [p.name for p in peers] == ["tinygraph"]
+    assert skipped == {"jax": "not installed", "torch": "not installed"}
+
+
+def test_picture(load, tmp_path):
+    row = {"by system": {"jax": 3.0, "torch": 5.0}, "goal": 2}
+    path = tmp_path / "ratios.png"
+    load("report").picture({"W1": row, "W2": {"goal": 1}}, str(path))
+    assert path.read_bytes()[1:4] == b"PNG"

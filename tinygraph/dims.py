@@ -39,6 +39,29 @@ class Sym:
         return {self}
 
 
+class _Threads(Sym):
+    """The one symbol that no graph makes: a copy of it, or one from a file, is itself."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        return "THREADS"
+
+
+THREADS = _Threads("threads", "config.threads")
+"""How many threads a call may use: config.threads at the time of the call.  Sizes of a lowered
+program (of work split among threads) may hold it, types in a graph never do."""
+
+
+class Numbers(dict[Sym, int]):
+    """Values of symbols, which no longer change: those of compounds are remembered, since sizes
+    of a program are made of each other and share most of their parts."""
+
+    def __init__(self, values: Mapping[Sym, int]) -> None:
+        super().__init__(values)
+        self.compounds: dict[Compound, int] = {}
+
+
 class Compound:
     """floordiv, min or max of two Dims, as an atom of a polynomial."""
 
@@ -56,13 +79,22 @@ class Compound:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> Any:
+        return Compound, (self.op, self.left, self.right)  # the hash holds in this process only
+
     def __repr__(self) -> str:
         if self.op == "floordiv":
             return f"(({self.left}) // ({self.right}))"
         return f"{self.op}({self.left}, {self.right})"
 
     def evaluate(self, env: Mapping[Sym, int]) -> int:
-        return _ARITHMETIC[self.op](self.left.evaluate(env), self.right.evaluate(env))
+        if not isinstance(env, Numbers):
+            return _ARITHMETIC[self.op](self.left.evaluate(env), self.right.evaluate(env))
+        value = env.compounds.get(self)
+        if value is None:
+            value = _ARITHMETIC[self.op](self.left.evaluate(env), self.right.evaluate(env))
+            env.compounds[self] = value
+        return value
 
     def substitute(self, f: Callable[[Sym], Dim]) -> Dim:
         return _MAKE[self.op](self.left.substitute(f), self.right.substitute(f))
@@ -124,6 +156,9 @@ class Dim:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> Any:
+        return Dim, (dict(self.terms),)  # order and hash hold in this process only
+
     def __add__(self, other: Dim | int) -> Dim:
         if self._const is not None and isinstance(other, int):
             return dim(self._const + other)
@@ -162,6 +197,8 @@ class Dim:
 
     def evaluate(self, env: Mapping[Sym, int]) -> int:
         """The value where ``env`` gives that of every symbol."""
+        if self._const is not None:
+            return self._const
         total = 0
         for monomial, c in self.terms:
             for atom in monomial:

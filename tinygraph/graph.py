@@ -30,10 +30,15 @@ def user_source() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not filename.startswith(_OURS) and not filename.startswith("<"):
+        if _is_users(filename):
             return f"{filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""
+
+
+@functools.cache
+def _is_users(filename: str) -> bool:
+    return not filename.startswith(_OURS) and not filename.startswith("<")
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ class Node:
     def __init__(self, op: Op, inputs: tuple[Value, ...], types: tuple[Type, ...],
                  cls: type[Value], source: str) -> None:
         self.op, self.inputs = op, inputs
-        self.outputs = tuple(cls(t, self, i, source=source) for i, t in enumerate(types))
+        self.outputs = tuple([cls(t, self, i, None, source) for i, t in enumerate(types)])
 
     def __repr__(self) -> str:
         return f"{self.op}({', '.join(map(repr, self.inputs))})"
@@ -216,7 +221,7 @@ def apply(op: Op, *inputs: Value, cls: type[Value] | None = None, source: str | 
     types = op.infer(*inputs)
     if cls is None:
         cls = _common_class(inputs)
-    return Node(op, tuple(inputs), types, cls, user_source() if source is None else source).outputs
+    return Node(op, inputs, types, cls, user_source() if source is None else source).outputs
 
 
 def _common_class(inputs: Sequence[Value]) -> type[Value]:
@@ -233,19 +238,22 @@ def toposort(outputs: Iterable[Value], stop: Container[Value] = ()) -> list[Node
     count as leaves."""
     order: list[Node] = []
     done: set[Node] = set()
-    stack = [v.node for v in outputs if v.node is not None and v not in stop]
+    # Without a set to look into (most calls), the innermost line of all asks less.
+    inside = stop if stop else None
+    stack = [v.node for v in outputs
+             if v.node is not None and (inside is None or v not in inside)]
     stack.reverse()
     while stack:
         node = stack[-1]
         if node in done:
             stack.pop()
             continue
-        waiting = [v.node for v in node.inputs
-                   if v.node is not None and v.node not in done and v not in stop]
-        if waiting:
-            waiting.reverse()
-            stack += waiting
-        else:
+        height = len(stack)
+        for v in reversed(node.inputs):
+            below = v.node
+            if below is not None and below not in done and (inside is None or v not in inside):
+                stack.append(below)
+        if len(stack) == height:
             done.add(node)
             order.append(node)
             stack.pop()
@@ -279,6 +287,15 @@ class Graph:
         loose = used.difference(self.inputs)
         if loose:
             raise ValueError(f"graph is not closed: {', '.join(map(describe, loose))}")
+
+    @classmethod
+    def closed(cls, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Graph:
+        """A graph that is closed by the way it was made, such as from a closed one: nothing is
+        walked through before somebody asks."""
+        self = object.__new__(cls)
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "outputs", outputs)
+        return self
 
     def nodes(self) -> tuple[Node, ...]:
         """Its nodes, operands first."""
@@ -349,8 +366,9 @@ def _graph_fields(cls: type) -> tuple[str, ...]:
 
 def map_graphs(op: Any, on_graph: Callable[[Graph], Graph]) -> Any:
     """``op`` with every body among its fields replaced; ``op`` itself if none changed."""
+    names = _graph_fields(type(op))  # type: ignore[arg-type]
     changes = {}
-    for name in _graph_fields(type(op)):  # type: ignore[arg-type]
+    for name in names:
         old = getattr(op, name)
         new = on_graph(old)
         if new is not old:
@@ -360,6 +378,8 @@ def map_graphs(op: Any, on_graph: Callable[[Graph], Graph]) -> Any:
 
 def op_dims(op: Op) -> Iterator[Dim]:
     """Every Dim among the fields of ``op``."""
+    if not _sized_fields(type(op)):  # type: ignore[arg-type]
+        return iter(())
     found: list[Dim] = []
 
     def note(d: Dim) -> Dim:
@@ -372,8 +392,7 @@ def op_dims(op: Op) -> Iterator[Dim]:
 
 def subgraphs(op: Op) -> list[Graph]:
     """Every Graph among the fields of ``op`` (the body of a scan)."""
-    names = _graph_fields(type(op))  # type: ignore[arg-type]
-    return [getattr(op, name) for name in names]
+    return [getattr(op, name) for name in _graph_fields(type(op))]  # type: ignore[arg-type]
 
 
 def replace(outputs: Sequence[Value], mapping: Mapping[Value, Value],
@@ -399,13 +418,22 @@ class Interner:
 
     def __init__(self, cls: type[Value]) -> None:
         self.cls = cls
-        self._nodes: dict[tuple[Any, ...], Node] = {}
+        self._nodes: dict[Op, dict[tuple[Value, ...], Node]] = {}
+        self._known_ops: dict[int, tuple[Op, dict[tuple[Value, ...], Node]]] = {}
         self._owned: set[Node] = set()
         self._graphs: dict[tuple[Any, ...], Graph] = {}
         self._params: dict[tuple[int, Type], Value] = {}
 
     def owns(self, node: Node) -> bool:
         return node in self._owned
+
+    def _applications(self, op: Op) -> dict[tuple[Value, ...], Node]:
+        """The nodes of ``op`` by their operands.  An op that was seen before is known by its
+        place in memory: to hash all its fields takes longer than all the rest."""
+        found = self._known_ops.get(id(op))
+        if found is None:
+            found = self._known_ops[id(op)] = (op, self._nodes.setdefault(op, {}))
+        return found[1]
 
     def param(self, index: int, type_: Type) -> Value:
         """The canonical ``index``-th input of a body."""
@@ -418,29 +446,45 @@ class Interner:
     def make(self, op: Op, *inputs: Value, source: str = "", **_: Any) -> tuple[Any, ...]:
         """The one node of ``op`` on ``inputs``."""
         op = map_graphs(op, self.body)
-        key = (op, inputs)
-        node = self._nodes.get(key)
+        known = self._applications(op)
+        node = known.get(inputs)
         if node is None:
             outputs = apply(op, *inputs, cls=self.cls, source=source)
-            node = outputs[0].node
-            self._nodes[key] = node
+            node = known[inputs] = outputs[0].node
             self._owned.add(node)
         return node.outputs
+
+    def remake(self, node: Node, inputs: tuple[Value, ...]) -> Node:
+        """The one node like ``node`` on other operands of the types of its own: what its op
+        infers is known."""
+        op = node.op
+        if _graph_fields(type(op)):  # type: ignore[arg-type]
+            op = map_graphs(op, self.body)
+        known = self._applications(op)
+        new = known.get(inputs)
+        if new is None:
+            first = node.outputs[0]
+            new = known[inputs] = Node(op, inputs, tuple([v.type for v in node.outputs]),
+                                       self.cls, first.source)
+            self._owned.add(new)
+        for a, b in zip(new.outputs, node.outputs, strict=True):
+            a.name = a.name or b.name
+            a.source = a.source or b.source
+        return new
 
     def values(self, outputs: Sequence[Value], memo: dict[Value, Value]) -> list[Any]:
         """``outputs`` with every node interned; ``memo`` maps leaves (and what is known)."""
         pending = [v for v in outputs if v not in memo]
         for node in _unowned(pending, memo, self._owned):
-            inputs = [memo.get(v, v) for v in node.inputs]
-            fresh = self.make(node.op, *inputs, source=node.outputs[0].source)
-            for old, new in zip(node.outputs, fresh, strict=True):
-                new.name = new.name or old.name
+            fresh = self.remake(node, tuple([memo.get(v, v) for v in node.inputs]))
+            for old, new in zip(node.outputs, fresh.outputs, strict=True):
                 memo.setdefault(old, new)
         return [memo.get(v, v) for v in outputs]
 
     def graph(self, graph: Graph) -> Graph:
         """``graph`` with every node interned; its inputs stay."""
-        return Graph(graph.inputs, tuple(self.values(graph.outputs, {})))
+        outputs = tuple(self.values(graph.outputs, {}))
+        return graph if outputs == graph.outputs else Graph.closed(graph.inputs, outputs)
 
     def body(self, graph: Graph) -> Graph:
         """``graph`` as a body: canonical inputs, interned nodes, one object per content."""
@@ -449,16 +493,13 @@ class Interner:
             return known
         params = tuple(self.param(i, v.type) for i, v in enumerate(graph.inputs))
         memo: dict[Value, Value] = dict(zip(graph.inputs, params, strict=True))
-        for node in toposort(graph.outputs):
-            inputs = [memo.get(v, v) for v in node.inputs]
-            fresh = self.make(node.op, *inputs, source=node.outputs[0].source)
-            for old, new in zip(node.outputs, fresh, strict=True):
-                new.name = new.name or old.name
-                memo[old] = new
+        for node in graph.nodes():
+            fresh = self.remake(node, tuple([memo.get(v, v) for v in node.inputs]))
+            memo.update(zip(node.outputs, fresh.outputs, strict=True))
         outputs = tuple(memo.get(v, v) for v in graph.outputs)
         key = (params, outputs)
         if key not in self._graphs:
-            self._graphs[key] = Graph(params, outputs)
+            self._graphs[key] = Graph.closed(params, outputs)
         return self._graphs[key]
 
 

@@ -66,10 +66,10 @@ def test_the_last_state_alone_is_not_stacked():
     for what, out in (("last", model.states[0][-1]), ("every", model.states[0] * 1.5)):
         report = tinygraph.function(model.inputs, out, backend="loops").report()
         assert [loop.step.products for loop in report.loops] == [1]
-        sizes[what] = report.workspace_bytes(x_0=4, x_1=100)
-    rows = 4 * 100 * 64 * 4
-    # The input products are one stack, the states would be a second one.
-    assert rows < sizes["last"] < 1.2 * rows < 1.9 * rows < sizes["every"]
+        sizes[what] = report.workspace_bytes(x_0=4, x_1=1000)
+    rows = 4 * 1000 * 64 * 4
+    # Input products over few features are computed in the step; the states are a stack.
+    assert sizes["last"] < 0.2 * rows < rows < sizes["every"] < 1.2 * rows
 
 
 def test_two_directions_are_four_loops():
@@ -93,10 +93,11 @@ def test_one_native_function_without_libm(model):
     text = f.source("llvm")
     assert len(re.findall(r"^define (?!internal)", text, re.MULTILINE)) == 1
     called = set(re.findall(r"(?:declare|call) .*?@([\w.]+)\(", text))
-    # What is declared and no intrinsic is a product that BLAS does better; exp, tanh, ... are
-    # spelled out in the loops.
+    # What is declared and no intrinsic is the module's own products and threads; exp, tanh, ...
+    # are spelled out in the loops.
     declared = set(re.findall(r"^declare .*?@([\w.]+)\(", text, re.MULTILINE))
-    assert {name for name in declared if not name.startswith("llvm.")} <= {"gemm_float32"}
+    assert {name for name in declared if not name.startswith("llvm.")} <= {
+        "gemm_float32", "gemm_packed_float32", "gemm_pack_float32", "tinygraph_parallel"}
     assert not [name for name in called if FUNCTION.match(name)]
     assert " frem " not in text
 

@@ -58,46 +58,34 @@ def address_of(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-class Space:
-    """What one running call has to itself: the arena, and the numbers of a failure."""
-
-    ALIGNMENT = 64
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.arena = np.empty(size + self.ALIGNMENT, np.uint8)
-        start = address_of(self.arena)
-        self.start = start + -start % self.ALIGNMENT
-        self.fault = FAULT()
-        self.fault_address = ctypes.addressof(self.fault)
-
-
 class NativeRunner:
     """One native function, called once per call, outside the GIL.
 
-    Workspaces are kept for later calls; each running call has its own.  The arrays of shared
-    variables come again and again (the current one and its spare in turn), so the addresses of
-    the last two sets are kept, each with its arrays.
+    ``spaces`` keeps workspaces for later calls; each running call has its own.  The arrays of
+    shared variables come again and again (the current one and its spare in turn), so the addresses
+    of the last two sets are kept, each with its arrays.
     """
 
     SETS = 2
+    ALIGNMENT = 64  # of a workspace
 
     def __init__(self, code: jit.ObjectCode, arguments: int, transient: int = 0) -> None:
         """``transient``: how many of the first arrays are new at every call."""
         self.native, self.transient = jit.load(code), transient
-        self._free: list[Space] = []
+        self.spaces: list[np.ndarray] = []
         self._pointers = ctypes.c_int64 * max(1, arguments)
         self._sets: dict[tuple[int, ...], tuple[list[np.ndarray], Any]] = {}
 
     def __call__(self, plan: PlanLike, arrays: Sequence[np.ndarray],
                  results: Sequence[np.ndarray], constants: Sequence[np.ndarray], fresh: int = 0
                  ) -> Fault | None:
-        space = self._space(plan.arena_bytes)
+        space, fault = self._space(plan.arena_bytes), FAULT()
+        start = address_of(space)
         pointers = self._addresses(arrays, results, constants, fresh)
-        code = self.native(plan.sizes_address, ctypes.addressof(pointers), space.start,
-                           space.fault_address)
-        self._free.append(space)
-        return None if code == 0 else Fault(code - 1, tuple(space.fault))
+        code = self.native(plan.sizes_address, ctypes.addressof(pointers),
+                           start + -start % self.ALIGNMENT, ctypes.addressof(fault))
+        self.spaces.append(space)
+        return None if code == 0 else Fault(code - 1, tuple(fault))
 
     def _addresses(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
                    constants: Sequence[np.ndarray], fresh: int) -> Any:
@@ -116,10 +104,11 @@ class NativeRunner:
         pointers[first:first + fresh] = list(map(address_of, results[:fresh]))
         return pointers
 
-    def _space(self, size: int) -> Space:
-        """A workspace of at least ``size`` bytes that no other call is using."""
+    def _space(self, size: int) -> np.ndarray:
+        """A workspace of at least ``size`` aligned bytes that no other call is using."""
+        needed = size + self.ALIGNMENT
         try:
-            space = self._free.pop()
+            space = self.spaces.pop()
         except IndexError:
-            return Space(size)
-        return space if space.size >= size else Space(size)
+            return np.empty(needed, np.uint8)
+        return space if space.size >= needed else np.empty(needed, np.uint8)

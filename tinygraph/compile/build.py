@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,11 @@ import numpy as np
 from tinygraph.backends.llvm import jit
 from tinygraph.backends.runners import LoopRunner, NativeRunner, Runner
 from tinygraph.compile.build_numpy import build_numpy
-from tinygraph.compile.cache import Store
-from tinygraph.compile.close import close
-from tinygraph.compile.fingerprint import Unkeyed, code_version, dump, fingerprint, restore
+from tinygraph.compile.close import Closed, Conditions, close
 from tinygraph.compile.plan import Plan, Planner
 from tinygraph.compile.report import Report, count
+from tinygraph.compile.shelf import Kept, Shelf
 from tinygraph.compile.variables import SharedVariable
-from tinygraph.config import config
 from tinygraph.dtypes import DType
 from tinygraph.graph import Graph, Value, subgraphs
 from tinygraph.loops.language import Program
@@ -29,7 +26,7 @@ from tinygraph.loops.printing import format_program
 from tinygraph.lowering.lower import Lowered, lower
 from tinygraph.lowering.vector_math import expand_math
 from tinygraph.ops.linalg import Dot
-from tinygraph.passes.pipeline import PIPELINE, select
+from tinygraph.passes.pipeline import select
 from tinygraph.printing import equations
 from tinygraph.rewrite.engine import Context, Pass
 from tinygraph.rewrite.journal import Journal
@@ -72,12 +69,21 @@ class Compilation:
     def __init__(self, graph: Graph, passes: Sequence[Pass],
                  shared_shapes: Mapping[Value, tuple[int, ...]]) -> None:
         self.passes, self.seconds = tuple(passes), dict[str, float]()
-        start = time.perf_counter()
-        self.closed = close(graph, shared_shapes)
-        self.seconds["close"] = time.perf_counter() - start
+        self.graph, self.shared_shapes = graph, dict(shared_shapes)
         self.journal = Journal()
+        self._closed: Closed | None = None
         self._stages: list[tuple[str, Graph]] = []
         self._lowered: Lowered | None = None
+
+    @property
+    def closed(self) -> Closed:
+        """The closed graph.  Raises the error of a guard that the shapes of shared variables
+        refute."""
+        if self._closed is None:
+            start = time.perf_counter()
+            self._closed = close(self.graph, self.shared_shapes)
+            self.seconds["close"] = time.perf_counter() - start
+        return self._closed
 
     @property
     def stages(self) -> list[tuple[str, Graph]]:
@@ -100,7 +106,7 @@ class Compilation:
         if self._lowered is None:
             graph = self.stages[-1][1]
             start = time.perf_counter()
-            self._lowered = lower(graph, SYMBOL)
+            self._lowered = lower(graph, SYMBOL, jit.panel)
             self.seconds["lower"] = time.perf_counter() - start
         return self._lowered
 
@@ -124,13 +130,16 @@ class Executable:
         self.runner: Runner
         if backend == "loops":
             lowered = self.compilation.lowered
+            conditions: Conditions = self.compilation.closed
             self.runner = LoopRunner(expand_math(self.compilation.program))
         else:
-            lowered = self._native()
+            kept = self._native()
+            lowered, conditions = kept.lowered, kept.conditions
+            self.runner = NativeRunner(kept.code, lowered.arguments, self.transient)
         self.sites, self.constants = lowered.sites, lowered.constants
         varying = self.transient if len(shared_shapes) == len(graph.inputs) - self.transient else (
             len(graph.inputs))
-        self.planner = Planner(graph, self.compilation.closed, lowered, varying)
+        self.planner = Planner(graph, conditions, lowered, varying)
 
     def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
                  ) -> list[np.ndarray]:
@@ -144,41 +153,24 @@ class Executable:
 
     # --- native code, from the cache or new
 
-    def _native(self) -> Lowered:
-        key, syms = self._key()
-        store = Store(config.cache_path) if key and config.cache == "on" else None
-        data = store.get(key) if store else None
-        if data is not None:
-            start = time.perf_counter()
-            lowered, code = restore(data, syms)
-            self.runner = NativeRunner(code, lowered.arguments, self.transient)
+    def _native(self) -> Kept:
+        compilation, start = self.compilation, time.perf_counter()
+        shelf = Shelf(compilation.passes)
+        kept = shelf.requested(compilation.graph, compilation.shared_shapes)
+        if kept is None:
+            kept = shelf.closed(compilation.closed)
+        if kept is not None:
             self.cached = True
-            self.compilation.seconds["load"] = time.perf_counter() - start
-            return lowered
-        jit.prepare_products(_product_dtypes(self.compilation.closed.graph))
-        lowered = self.compilation.lowered
+            compilation.seconds["load"] = time.perf_counter() - start
+            return kept
+        closed = compilation.closed
+        jit.prepare_products(_product_dtypes(closed.graph))
+        lowered = compilation.lowered
         start = time.perf_counter()
-        code = jit.compile_program(expand_math(self.compilation.program))
-        self.runner = NativeRunner(code, lowered.arguments, self.transient)
-        self.compilation.seconds["llvm"] = time.perf_counter() - start
-        if store is not None:
-            lean = replace(lowered, program=None), replace(code, llvm_ir="")
-            store.put(key, dump(lean, syms))
-        return lowered
-
-    def _key(self) -> tuple[str, list[Any]]:
-        """The content key, or '' for what cannot be cached."""
-        passes = self.compilation.passes
-        if any(p not in PIPELINE for p in passes):
-            return "", []
-        try:
-            content, syms = fingerprint(self.compilation.closed.graph)
-        except Unkeyed:
-            return "", []
-        names = " ".join(p.name for p in passes)
-        parts = (content, names, jit.target_key(), code_version(), np.__version__,
-                 str(pickle.HIGHEST_PROTOCOL))
-        return "\n".join(parts), syms
+        code = jit.compile_program(expand_math(compilation.program))
+        compilation.seconds["llvm"] = time.perf_counter() - start
+        shelf.put(replace(lowered, program=None), replace(code, llvm_ir=""), closed)
+        return Kept(lowered, code, closed)
 
     # --- looking inside
 

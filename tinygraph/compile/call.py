@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -12,13 +12,19 @@ from tinygraph.compile import saving
 from tinygraph.compile.build import build
 from tinygraph.compile.check import check_call
 from tinygraph.compile.convert import Converter
+from tinygraph.compile.entrance import Entrance, method, native_runner
 from tinygraph.compile.report import Report
 from tinygraph.compile.signature import Signature, sign
-from tinygraph.compile.variables import GATE, SharedVariable
+from tinygraph.compile.variables import GATE, SharedVariable, Turn
 from tinygraph.config import config
 from tinygraph.graph import Graph, Value, describe
 
 _MAX_SHAPES = 4
+_FIRST_CALLS = 2  # so many of a function do without the native entrance
+
+
+def _no_entrance(*args: Any) -> None:
+    """The native entrance of a function that has none, or not yet."""
 
 
 class Executable(Protocol):
@@ -121,8 +127,11 @@ class Function:
         signature = self.signature
         self._storages = [w.storage for w in signature.shareds]
         self._written = [w.storage for w in signature.written]
-        self._locks = [s.writing for s in sorted(self._written, key=lambda s: s.serial)]
         self._no_out: list[np.ndarray | None] = [None] * signature.n_outputs
+        self._spaces: list[np.ndarray] = []  # for all executables
+        self._slow_calls = 0
+        self._entrance: Entrance | None = None
+        self._enter: Callable[..., Any] = _no_entrance
 
     def _packer(self) -> Any:
         form = self.signature.form
@@ -135,6 +144,14 @@ class Function:
     # --- calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            results = self._enter(*args)
+            if results is not None:
+                return results
+        return self._call(args, kwargs)
+
+    def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A call that is not like one before, or that must wait."""
         if kwargs or len(args) != self._n_inputs:
             args = self._bind(args, kwargs)
         arrays = list(args)
@@ -143,70 +160,74 @@ class Function:
             if not (type(x) is np.ndarray and x.dtype is kind and x.ndim == rank
                     and x.flags.carray):
                 arrays[k] = self._converters[k](x)
-        if self._written:
-            return self._pack(self._update(arrays))
-        if self._storages:
-            return self._pack(self._read(arrays))
-        results = self._ready[1](arrays, self._no_out)
-        if self._check:
-            check_call(self.signature, arrays, results)
+        if self._slow_calls >= _FIRST_CALLS and not self._check:
+            results = self._natively(arrays)
+            if results is not None:
+                return results
+        results = self._slowly(arrays)
+        self._slow_calls += 1
         return self._pack(results)
 
-    def _read(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Results of a call that changes nothing."""
-        gate = GATE
-        with gate.lock:
-            gate.running += 1
-            arrays += [s.array for s in self._storages]
-            shapes = [s.shape for s in self._storages]
-        try:
-            return self._execute(shapes, arrays, self._no_out)
-        finally:
-            with gate.lock:
-                gate.running -= 1
-
-    def _execute(self, shapes: list[tuple[int, ...]], arrays: list[np.ndarray],
-                 out: list[np.ndarray | None]) -> list[np.ndarray]:
-        key, executable = self._ready
-        if shapes != key:
-            executable = self._get(shapes)
-        results = executable(arrays, out)
-        if self._check:
-            check_call(self.signature, arrays, results)
+    def _natively(self, arrays: list[np.ndarray]) -> Any:
+        """The results by the native entrance, which learns what it does not know; or None."""
+        if self._entrance is None:
+            native = method()
+            if native is None or native_runner(self._ready[1]) is None:
+                return None
+            self._entrance = Entrance(native, self.signature, self._converters, self._storages,
+                                      self._written, self._spaces)
+        results = self._entrance.call(*arrays)
+        while results is None and self._waited():
+            results = self._entrance.call(*arrays)
+        if results is None and self._learnt(self._entrance, arrays):
+            results = self._entrance.call(*arrays)
+        self._enter = self._entrance.call
         return results
 
-    def _update(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Results of a call that stores new values, after all else has succeeded."""
-        held = 0
+    def _learnt(self, entrance: Entrance, arrays: list[np.ndarray]) -> bool:
+        """Does the entrance know a plan now for calls like this that it did not know before?"""
+        turn = Turn(self._storages, [])
         try:
-            for lock in self._locks:
-                lock.acquire()
-                held += 1
-            return self._transaction(arrays)
+            current, _ = turn.begin()
+            executable = self._executable([a.shape for a in current])
+            return entrance.learn(executable, arrays + current)
         finally:
-            for lock in self._locks[:held]:
-                lock.release()
+            turn.end([])
 
-    def _transaction(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        written, gate, n = self._written, GATE, self.signature.n_outputs
-        with gate.lock:
-            gate.running += 1
-            arrays += [s.array for s in self._storages]
-            shapes = [s.shape for s in self._storages]
-            spares = [s.spare for s in written]
-            for s in written:  # a spare is one call's at a time
-                s.spare = None
-        new: list[np.ndarray] = []
+    def _waited(self) -> bool:
+        """Did another call keep this one waiting?  It does not any more."""
+        if not self._written:
+            return False
+        with GATE.closed():
+            return GATE.wait(self._written)
+
+    def _slowly(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """The results, with nothing but Python before and after the run."""
+        n = self.signature.n_outputs
+        if not self._storages and not self._written:
+            return self._execute(arrays, [], self._no_out)
+        turn, new = Turn(self._storages, self._written), list[np.ndarray]()
         try:
-            results = self._execute(shapes, arrays, self._no_out + spares)
+            current, spares = turn.begin()
+            results = self._execute(arrays, current, self._no_out + spares)
             new = results[n:]
             return results[:n]
         finally:
-            with gate.lock:
-                gate.running -= 1
-                alone = gate.running == 0
-                for s, array in zip(written, new, strict=False):  # nothing new after a failure
-                    s.store(array, alone)
+            turn.end(new)
+
+    def _execute(self, arrays: list[np.ndarray], current: list[np.ndarray],
+                 out: list[np.ndarray | None]) -> list[np.ndarray]:
+        executable = self._executable([a.shape for a in current])
+        everything = arrays + current
+        results = executable(everything, out)
+        if self._check:
+            check_call(self.signature, everything, results)
+        return results
+
+    def _executable(self, shapes: list[tuple[int, ...]]) -> Executable:
+        """The executable for these shapes of the shared variables."""
+        known, executable = self._ready
+        return executable if shapes == known else self._get(shapes)
 
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments by position.  Raises TypeError where they do not fit."""
@@ -254,6 +275,9 @@ class Function:
                 executable = build(self.signature.graph, name=self.name,
                                    backend=options["backend"], passes=options["passes"],
                                    shared_shapes=fixed)
+                runner = native_runner(executable)
+                if runner is not None:
+                    runner.spaces = self._spaces
                 self.compiles += 1
                 self._executables[key] = executable
             self._ready = (shapes, executable)

@@ -26,13 +26,19 @@ from tinygraph.ops.arithmetic import Arithmetic
 
 
 @dataclass(frozen=True)
-class Closed:
-    """``graph`` is interned and its sizes are solved; ``guards`` are in the user's symbols;
-    ``scalars`` are the symbols that stand for values of integer scalars."""
+class Conditions:
+    """What a call checks: ``guards`` are in the user's symbols; ``scalars`` are the symbols that
+    stand for values of integer scalars."""
 
-    graph: Graph
     guards: tuple[Guard, ...]
     scalars: tuple[Sym, ...]
+
+
+@dataclass(frozen=True)
+class Closed(Conditions):
+    """``graph`` is interned and its sizes are solved."""
+
+    graph: Graph
     interner: Interner
 
 
@@ -114,7 +120,7 @@ def close(graph: Graph, shared_shapes: Mapping[Value, tuple[int, ...]]) -> Close
     closed = _Substitution(solution, interner).graph(graph)
     syms = {s for g in guards for d in (g.left, g.right) for s in d.syms()} | all_syms(graph)
     scalars = tuple(sorted((s for s in syms if s.value is not None), key=lambda s: s.key))
-    return Closed(closed, tuple(guards), scalars, interner)
+    return Closed(tuple(guards), scalars, closed, interner)
 
 
 class _Substitution:
@@ -134,7 +140,7 @@ class _Substitution:
             for old, new in zip(node.outputs, made, strict=True):
                 new.name = new.name or old.name
                 memo[old] = new
-        return Graph(inputs, tuple(memo[v] for v in graph.outputs))
+        return Graph.closed(inputs, tuple(memo[v] for v in graph.outputs))
 
     def body(self, graph: Graph) -> Graph:
         if graph not in self.bodies:

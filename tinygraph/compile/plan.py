@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygraph.compile.close import Closed
+from tinygraph.compile.close import Conditions
+from tinygraph.config import config
+from tinygraph.dims import THREADS, Numbers
 from tinygraph.errors import ShapeError
 from tinygraph.graph import Graph, Value, describe, leaves
 from tinygraph.interpret import Sizes, evaluate
@@ -19,13 +21,16 @@ _MOST_PLANS = 4096
 @dataclass(frozen=True)
 class Plan:
     """``sizes``: the size parameters;  ``arena_bytes``: the workspace;  ``shapes``, ``dtypes``:
-    of the results."""
+    of the results;  ``threads``: for how many it was made, 0 if it holds for any number;
+    ``values``: of the inputs that sizes depend on, each with its number among the inputs."""
 
     sizes: np.ndarray
     sizes_address: int
     arena_bytes: int
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[np.dtype, ...]
+    threads: int
+    values: tuple[tuple[int, bytes], ...]
 
     def results(self, out: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """An array per result: the one offered where it fits, else a new one."""
@@ -38,36 +43,46 @@ class Planner:
     """Plans by sizes.  Making one checks every guard; a known one costs a look-up.
 
     ``varying``: how many of the first inputs may change their shape from call to call.
+    ``threads_matter``: a size depends on how many threads may run, so that a plan holds for one
+    number of them.
     """
 
-    def __init__(self, graph: Graph, closed: Closed, lowered: Lowered, varying: int) -> None:
+    def __init__(self, graph: Graph, conditions: Conditions, lowered: Lowered, varying: int) -> None:
         self.inputs, self.varying = graph.inputs, varying
-        self.guards, self.scalars = closed.guards, closed.scalars
+        self.guards, self.scalars = conditions.guards, conditions.scalars
         self.lowered = lowered
         read = set(leaves([s.value for s in self.scalars]))
         self.scalar_inputs = [k for k, v in enumerate(graph.inputs) if v in read]
+        self.threads_matter = any(THREADS in d.syms() for d in (*lowered.sizes, lowered.arena))
         self.dtypes = tuple(v.type.dtype.np for v in graph.outputs)
         self._plans: dict[tuple[object, ...], Plan] = {}
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Plan:
         """The plan for these inputs.  Raises the error of a guard that does not hold."""
         key: tuple[object, ...] = tuple([a.shape for a in arrays[:self.varying]])
-        if self.scalar_inputs:
-            key += tuple([arrays[k].tobytes() for k in self.scalar_inputs])
+        # Read once: another thread may be writing into what the caller passed.
+        values = tuple([(k, arrays[k].tobytes()) for k in self.scalar_inputs])
+        threads = config.threads if self.threads_matter else 0
+        key += (values, threads)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._make(arrays)
+            plan = self._make(arrays, values, threads)
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
             self._plans[key] = plan
         return plan
 
-    def _make(self, arrays: Sequence[np.ndarray]) -> Plan:
+    def _make(self, arrays: Sequence[np.ndarray], values: tuple[tuple[int, bytes], ...],
+              threads: int) -> Plan:
         given = dict(zip(self.inputs, arrays, strict=True))
+        for k, data in values:
+            array = arrays[k]
+            given[self.inputs[k]] = np.frombuffer(data, array.dtype).reshape(array.shape)
         sizes = Sizes()
+        sizes.env = Numbers({THREADS: threads or 1})
         for value, array in given.items():
             sizes.learn(value, array)
-        for value, array in given.items():
+        for value, array in zip(self.inputs[:self.varying], arrays, strict=False):
             _check_axes(value, array, sizes)
         for s in self.scalars:
             (number,) = evaluate([s.value], given, Sizes(sizes.env))
@@ -77,7 +92,7 @@ class Planner:
         numbers = np.array([sizes(d) for d in self.lowered.sizes] or [0], np.int64)
         return Plan(numbers, numbers.ctypes.data, sizes(self.lowered.arena),
                     tuple(tuple(sizes(d) for d in dims) for dims in self.lowered.outputs),
-                    self.dtypes)
+                    self.dtypes, threads, values)
 
 
 def _check_axes(value: Value, array: np.ndarray, sizes: Sizes) -> None:

@@ -48,6 +48,8 @@ class Rebuild:
 
     def __call__(self, outputs: Sequence[Value]) -> list[Any]:
         """The rebuilt variables; what nothing replaced touches is shared."""
+        if not (self.memo or self.sizes or self.exact):
+            return list(outputs)
         for node in toposort(outputs, stop=self.memo):
             self._node(node)
         return [self.memo.get(v, v) for v in outputs]
@@ -130,6 +132,8 @@ class Survey:
 
     def _ops(self, op: Op, bound: frozenset[Value]) -> None:
         for d in op_dims(op):
+            if d.const is not None:
+                continue
             for s in sorted(d.syms(), key=lambda s: s.key):
                 if s in self.syms:
                     continue
@@ -145,6 +149,9 @@ class Survey:
 
     def _results(self, node: Node) -> None:
         """A size that only a result has is defined by the run of the node."""
+        if all(d.const is not None or any(d in x.type.dims for x in node.inputs)
+               for v in node.outputs for d in v.type.dims):
+            return
         mentioned = {s for d in op_dims(node.op) for s in d.syms()}
         mentioned |= {s for v in node.inputs for d in v.type.dims for s in d.syms()}
         for v in node.outputs:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tinygraph.dims import Dim
+from tinygraph.config import config
+from tinygraph.dims import THREADS, Dim
 from tinygraph.loops.language import (
     TRANSCENDENTAL,
     Block,
@@ -35,6 +36,11 @@ class Work:
     products: int = 0
     nests: int = 0
     transcendentals: int = 0
+
+    def plus(self, other: Work) -> Work:
+        """Both, one after the other."""
+        return Work(self.products + other.products, self.nests + other.nests,
+                    self.transcendentals + other.transcendentals)
 
     def __str__(self) -> str:
         return (f"{_number(self.products, 'product')}, {_number(self.nests, 'loop nest')}, "
@@ -86,7 +92,9 @@ class Report:
 
     def workspace_bytes(self, **sizes: int) -> int:
         """The workspace where the sizes have these values: ``workspace_bytes(x_0=100, x_1=55)``.
-        Raises TypeError for a size that is missing."""
+        ``threads`` is config.threads unless given.  Raises TypeError for a size that is missing.
+        """
+        sizes = {THREADS.name: config.threads, **sizes}
         missing = [name for name in self.sizes if name not in sizes]
         if missing:
             raise TypeError(f"the workspace also depends on {', '.join(missing)}")
@@ -129,6 +137,10 @@ def _count(block: Block) -> tuple[list[LoopReport], Work]:
         if isinstance(stmt, For) and title is not None:
             inner, step = _count(stmt.body)
             loops.append(LoopReport(title.text, title.source, step, inner))
+        elif isinstance(stmt, For) and stmt.mode == "parallel":
+            inner, part = _count(stmt.body)
+            loops += inner
+            work = work.plus(part)
         elif isinstance(stmt, For):
             work.nests += 0 if _holds_product(stmt) else 1
             work.products += sum(isinstance(s, Gemm) for s in _under(stmt))
@@ -137,8 +149,7 @@ def _count(block: Block) -> tuple[list[LoopReport], Work]:
             for branch in (stmt.then, stmt.other):
                 inner, part = _count(branch)
                 loops += inner
-                work = Work(work.products + part.products, work.nests + part.nests,
-                            work.transcendentals + part.transcendentals)
+                work = work.plus(part)
         else:
             work.products += isinstance(stmt, Gemm)
             work.transcendentals += _functions(stmt)

@@ -1,5 +1,5 @@
-"""Pickle graphs.  Symbols get fresh places in the order of this process, polynomials of symbols
-and their hashes are rebuilt, dtypes stay the one object that each is."""
+"""Pickle graphs.  Symbols get fresh places in the order of this process, dtypes stay the one
+object that each is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 from tinygraph.compile.signature import REQUIRED
-from tinygraph.dims import Compound, Dim, Sym
+from tinygraph.dims import Sym
 from tinygraph.dtypes import DType, dtype
 
 
@@ -16,10 +16,6 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, x: Any) -> Any:
         if type(x) is DType:
             return dtype, (x.name,)
-        if type(x) is Dim:
-            return Dim, (dict(x.terms),)
-        if type(x) is Compound:
-            return Compound, (x.op, x.left, x.right)
         if type(x) is Sym:
             return Sym, (x.name, x.origin), (None, {"value": x.value})
         if x is REQUIRED:

@@ -4,18 +4,22 @@ A ``SharedVariable`` is a leaf of graphs with a ``Storage`` behind it.  A compil
 the arrays of the storages it uses, computes every update from those old values, and stores all
 new ones together after the call has succeeded.
 
-Threads.  A call that updates storages holds their ``writing`` locks from its start to its end,
-taken in order of creation, so that two such calls happen one after the other.  A call that only
-reads takes no such lock: under the one short ``GATE`` lock it sees all storages of one moment.
+Threads.  Every reading of several storages, and every storing, is one moment: Python code does it
+with the ``GATE`` closed, and the native entrance of a function under the GIL, if the gate is open.
+A call that updates storages marks them as busy from its start to its end, so that two such calls
+happen one after the other; who finds one busy waits.  A call that only reads waits for nobody.
 An array that another call may still be reading is never written: it becomes the spare, into
 which the next update goes, only if no other call was running when it was replaced.
 """
 
 from __future__ import annotations
 
-import itertools
+import ctypes
+import os
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,51 +31,153 @@ from tinygraph.dtypes import dtype
 from tinygraph.graph import Type, Value, describe, user_source
 from tinygraph.tensor.variable import Tensor
 
-_serial = itertools.count()  # gives storages a stable order of locking; nobody reads it otherwise
-
 
 class Gate:
-    """How many calls are running, and the lock for the moments of reading and storing."""
+    """The lock for the moments of reading and storing, and how many calls are running.
+
+    ``words``, which native code reads and writes too: is the gate closed, how many calls are
+    running, how many threads wait for storages that are busy.
+    """
+
+    HELD, RUNNING, WAITING = range(3)
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.running = 0
+        self.freed = threading.Condition(self.lock)
+        self.words = (ctypes.c_int64 * 3)()
+        self.address = ctypes.addressof(self.words)
+        self._storages: weakref.WeakSet[Storage] = weakref.WeakSet()
+        self._watching = False
+
+    def watch(self, storage: Storage) -> None:
+        """In the child of a fork, where no call of another thread goes on, free ``storage``."""
+        self._storages.add(storage)
+        if not self._watching and hasattr(os, "register_at_fork"):
+            self._watching = True
+            os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self.lock = threading.Lock()
+        self.freed = threading.Condition(self.lock)
+        self.words[:] = [0, 0, 0]
+        for storage in self._storages:
+            storage.words[storage.BUSY] = 0
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """One moment: nothing that is shared is read or stored by anybody else."""
+        with self.lock:
+            self.words[self.HELD] = 1
+            try:
+                yield
+            finally:
+                self.words[self.HELD] = 0
+
+    def wait(self, storages: Sequence[Storage]) -> bool:
+        """Wait until no call is going to store into ``storages``; was there one?  Needs the gate
+        closed, and opens it meanwhile."""
+        waited = False
+        while any([s.words[s.BUSY] for s in storages]):
+            waited = True
+            self.words[self.WAITING] += 1
+            self.words[self.HELD] = 0
+            try:
+                self.freed.wait()
+            finally:
+                self.words[self.HELD] = 1
+                self.words[self.WAITING] -= 1
+        return waited
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        with self.lock:
+            self.freed.notify_all()
 
 
 GATE = Gate()
 
 
 class Storage:
-    """The current array of a shared variable, and a spare of the same shape and dtype.
+    """The current array of a shared variable, and a spare of the same shape and dtype or None.
 
-    ``owned`` says that nobody outside holds the current array, so that it may become the spare.
-    ``writing`` is held by whoever stores; ``array``, ``shape`` and ``spare`` change under the gate.
+    ``cell`` holds the two; ``words`` tell whether a call is going to store here, and whether
+    nobody outside holds the current array, so that it may become the spare.  Both change while
+    the gate is closed; native code works with both.
     """
 
-    def __init__(self, array: np.ndarray, owned: bool) -> None:
-        self.array, self.shape, self.owned = array, array.shape, owned
-        self.spare: np.ndarray | None = None
-        self._prepare()
+    BUSY, OWNED = range(2)
 
-    def _prepare(self) -> None:
-        self.serial = next(_serial)
-        self.writing = threading.RLock()
+    def __init__(self, array: np.ndarray, owned: bool) -> None:
+        self.cell: list[Any] = [array, None]
+        self.words = (ctypes.c_int64 * 2)(0, owned)
+        self.address = ctypes.addressof(self.words)
+        GATE.watch(self)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The current array."""
+        return self.cell[0]
+
+    @property
+    def spare(self) -> np.ndarray | None:
+        """The array for the next new value."""
+        return self.cell[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the current array."""
+        return self.cell[0].shape
 
     def __getstate__(self) -> np.ndarray:
         return self.array
 
     def __setstate__(self, array: np.ndarray) -> None:
-        self.array, self.shape, self.owned, self.spare = array, array.shape, True, None
-        self._prepare()
+        self.__init__(array, True)  # type: ignore[misc]
 
-    def store(self, array: np.ndarray, alone: bool) -> None:
-        """Make ``array`` (the caller's own) the current one.  ``alone``: no other call can be
-        reading the old one, which then becomes the spare.  Needs the gate's lock."""
-        same = array.shape == self.shape
-        self.spare = self.array if same and alone and self.owned else None
-        if not same:
-            self.shape = array.shape
-        self.array, self.owned = array, True
+    def store(self, array: np.ndarray, owned: bool, alone: bool) -> None:
+        """Make ``array`` the current one.  ``owned``: nobody else has it.  ``alone``: no other
+        call can be reading the old one, which then becomes the spare.  Needs the gate closed."""
+        old = self.cell[0]
+        again = alone and self.words[self.OWNED] and old.shape == array.shape
+        self.cell[:] = array, old if again else None
+        self.words[self.OWNED] = owned
+
+
+class Turn:
+    """What one call has of the shared variables, between ``begin`` and ``end``.
+
+    ``end`` must be called whatever happens in between.
+    """
+
+    def __init__(self, read: Sequence[Storage], written: Sequence[Storage]) -> None:
+        self.read, self.written = read, written
+        self.counted = self.marked = False
+
+    def begin(self) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+        """The arrays to read, all of one moment, and the spares to write."""
+        gate = GATE
+        with gate.closed():
+            gate.wait(self.written)
+            # An interrupt between two lines may leave a call too many counted, never one too few.
+            gate.words[gate.RUNNING] += 1
+            self.counted = self.marked = True
+            for s in self.written:
+                s.words[s.BUSY] = 1
+            return [s.cell[0] for s in self.read], [s.cell[1] for s in self.written]
+
+    def end(self, new: Sequence[np.ndarray]) -> None:
+        """Store the new values: all of them, or none if there are none after a failure."""
+        gate = GATE
+        with gate.closed():
+            if self.counted:
+                gate.words[gate.RUNNING] -= 1
+            if self.marked:
+                for s in self.written:
+                    s.words[s.BUSY] = 0
+                gate.freed.notify_all()
+            alone = gate.words[gate.RUNNING] == 0
+            for s, array in zip(self.written, new, strict=False):
+                s.store(array, True, alone)
 
 
 class SharedSym(Sym):
@@ -110,17 +216,15 @@ class SharedVariable(Tensor):
         written again by a call; writing into it changes this variable)."""
         storage = self.storage
         if borrow:
-            with GATE.lock:
-                storage.owned = False
+            with GATE.closed():
+                storage.words[storage.OWNED] = False
                 return storage.array
-        with GATE.lock:
-            GATE.running += 1
-            array = storage.array
+        turn = Turn([storage], [])
         try:
+            (array,), _ = turn.begin()
             return array.copy()
         finally:
-            with GATE.lock:
-                GATE.running -= 1
+            turn.end([])
 
     def set_value(self, new_value: Any, borrow: bool = False) -> None:
         """Hold ``new_value`` from now on: a copy, or with ``borrow=True`` the array itself where
@@ -130,9 +234,9 @@ class SharedVariable(Tensor):
         """
         convert = Converter(self, self.type, self.strict, self.allow_downcast, setter=True)
         array, owned = _held(convert(new_value), new_value, self.type.dtype.np, borrow)
-        with self.storage.writing, GATE.lock:
-            self.storage.store(array, alone=False)
-            self.storage.owned = owned
+        with GATE.closed():
+            GATE.wait([self.storage])
+            self.storage.store(array, owned, alone=False)
 
     def zero(self, borrow: bool = False) -> None:
         """Fill with zeros."""

@@ -20,6 +20,7 @@ from tinygraph.loops.language import (
     Let,
     Matrix,
     Note,
+    Pack,
     Stmt,
     Store,
     Var,
@@ -198,9 +199,16 @@ class Builder:
         b: Matrix,
         c: Matrix,
         accumulate: bool = False,
+        panel: int = 0,
     ) -> None:
         """c = a @ b, or c += a @ b (see ``Gemm``)."""
-        self.emit(Gemm(m, n, k, a, b, c, accumulate))
+        self.emit(Gemm(m, n, k, a, b, c, accumulate, panel))
+
+    def pack(
+        self, k: Expr, n: Expr, source: Matrix, target: Buffer, offset: Expr, panel: int
+    ) -> None:
+        """Copy a k x n matrix into panels (see ``Pack``)."""
+        self.emit(Pack(k, n, source, target, offset, panel))
 
     def check(self, cond: Expr, site: int, numbers: Iterable[Expr] = ()) -> None:
         """Leave with failure ``site`` unless cond holds."""

@@ -22,7 +22,9 @@ from tinygraph.loops.language import (
     If,
     Let,
     Load,
+    Matrix,
     Note,
+    Pack,
     Program,
     Select,
     Stmt,
@@ -74,6 +76,7 @@ class _Checker:
             self.index(buffer.size, f"the size of {buffer.name}")
             self.index(offset, f"the arena offset of {buffer.name}")
         self.index(program.arena_bytes, "arena_bytes")
+        self.index(program.threads, "threads")
         self.block(program.body)
 
     def open(self, buffer: Buffer, role: str) -> None:
@@ -118,7 +121,7 @@ class _Checker:
             self.where = f"`{format_stmt(stmt)}` of program {self.program.name}"
             self.simple(stmt)
 
-    def simple(self, stmt: Let | Store | Alloc | Gemm | Check) -> None:
+    def simple(self, stmt: Let | Store | Alloc | Pack | Gemm | Check) -> None:
         if isinstance(stmt, Let):
             self.expr(stmt.value)
             if stmt.var.dtype is not stmt.value.dtype:
@@ -133,6 +136,8 @@ class _Checker:
             self.open(stmt.buffer, "register")
         elif isinstance(stmt, Gemm):
             self.gemm(stmt)
+        elif isinstance(stmt, Pack):
+            self.pack(stmt)
         else:
             self.cond(stmt.cond, "a checked condition")
             if not 0 <= stmt.site < self.program.sites:
@@ -153,13 +158,29 @@ class _Checker:
             self.fail(f"{stmt.accumulate!r} is no accumulation")
         self.operand(stmt.accumulate, stmt.buffer.dtype)
 
+    def matrix(self, matrix: Matrix) -> None:
+        self.known(matrix.buffer)
+        for part in ("offset", "rows", "cols"):
+            self.index(getattr(matrix, part), f"{part} of {matrix.buffer.name}")
+
+    def pack(self, stmt: Pack) -> None:
+        self.index(stmt.k, "k")
+        self.index(stmt.n, "n")
+        self.matrix(stmt.source)
+        self.known(stmt.target)
+        self.writable(stmt.target)
+        self.index(stmt.offset, f"the offset in {stmt.target.name}")
+        if stmt.panel < 1:
+            self.fail(f"a panel has {stmt.panel} columns")
+        if stmt.source.buffer.dtype is not stmt.target.dtype:
+            self.fail(f"{stmt.target.name} holds {stmt.target.dtype}, "
+                      f"got {stmt.source.buffer.dtype}")
+
     def gemm(self, stmt: Gemm) -> None:
         for name in "mnk":
             self.index(getattr(stmt, name), name)
         for matrix in (stmt.a, stmt.b, stmt.c):
-            self.known(matrix.buffer)
-            for part in ("offset", "rows", "cols"):
-                self.index(getattr(matrix, part), f"{part} of {matrix.buffer.name}")
+            self.matrix(matrix)
         self.writable(stmt.c.buffer)
         dtypes = [x.buffer.dtype for x in (stmt.a, stmt.b, stmt.c)]
         if dtypes[0] not in (float32, float64) or len(set(dtypes)) > 1:

@@ -19,6 +19,7 @@ import numpy as np
 
 from tinygraph.dtypes import DType, bool_
 from tinygraph.loops import scalars
+from tinygraph.loops.build import index
 from tinygraph.loops.check import check_program
 from tinygraph.loops.language import (
     Alloc,
@@ -37,6 +38,7 @@ from tinygraph.loops.language import (
     Load,
     Matrix,
     Note,
+    Pack,
     Program,
     Select,
     Stmt,
@@ -111,7 +113,7 @@ class _Translator:
         self.backward = backward
         self.scope: dict = {f"f_{name}": f for name, f in scalars.FUNCTIONS.items()}
         self.scope.update(
-            np=np, Failure=Failure, gemm=_gemm, out=_out_of_bounds, argument=_argument,
+            np=np, Failure=Failure, gemm=_gemm, pack=_pack, out=_out_of_bounds, argument=_argument,
             arena=_arena, temp=_temp, register=_register,
         )  # fmt: skip
         self.names: dict[tuple[str, str], str] = {}
@@ -177,7 +179,7 @@ class _Translator:
         elif not isinstance(stmt, Note):
             self.simple(depth, stmt)
 
-    def simple(self, depth: int, stmt: Let | Store | Alloc | Gemm | Check) -> None:
+    def simple(self, depth: int, stmt: Let | Store | Alloc | Pack | Gemm | Check) -> None:
         if isinstance(stmt, Let):
             self.put(depth, f"{self.name('v', stmt.var.name)} = {self.expr(stmt.value)}")
         elif isinstance(stmt, Alloc):
@@ -189,7 +191,12 @@ class _Translator:
         elif isinstance(stmt, Gemm):
             m, n, k = (self.expr(e) for e in (stmt.m, stmt.n, stmt.k))
             a, b, c = (self.matrix(x) for x in (stmt.a, stmt.b, stmt.c))
-            self.put(depth, f"gemm({m}, {n}, {k}, {a}, {b}, {c}, {stmt.accumulate})")
+            flags = f"{stmt.accumulate}, {stmt.panel}"
+            self.put(depth, f"gemm({m}, {n}, {k}, {a}, {b}, {c}, {flags})")
+        elif isinstance(stmt, Pack):
+            k, n, source = self.expr(stmt.k), self.expr(stmt.n), self.matrix(stmt.source)
+            target = self.matrix(Matrix(stmt.target, stmt.offset, index(0), index(0)))
+            self.put(depth, f"pack({k}, {n}, {source}, {target}, {stmt.panel})")
         else:
             numbers = "".join(f"{self.expr(e)}, " for e in stmt.numbers)
             self.put(depth, f"if not {self.expr(stmt.cond)}:")
@@ -335,15 +342,35 @@ def _elements(m: int, n: int, matrix: tuple) -> tuple[np.ndarray, np.ndarray]:
     return array, where
 
 
+def _panels(k: int, n: int, panel: int, matrix: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """The memory of a packed k x n matrix and the offsets of its elements, checked."""
+    name, array, size, offset = matrix[:4]
+    p, j = np.arange(k)[:, None], np.arange(n)[None, :]
+    where = offset + j // panel * (panel * k) + p * panel + j % panel
+    for index in (int(where.min()), int(where.max())) if where.size else ():
+        if not 0 <= index < size:
+            raise OutOfBounds(name, index, size)
+    return array, where
+
+
+def _pack(k: int, n: int, source: tuple, target: tuple, panel: int) -> None:
+    whole = -(-n // panel) * panel
+    (x, x_at), (y, y_at) = _elements(k, n, source), _panels(k, whole, panel, target)
+    y[y_at] = 0
+    y[y_at[:, :n]] = x[x_at]
+
+
 def _addresses(array: np.ndarray, where: np.ndarray) -> np.ndarray:
     return array.__array_interface__["data"][0] + where.ravel() * array.itemsize
 
 
-def _gemm(m: int, n: int, k: int, a: tuple, b: tuple, c: tuple, accumulate: bool) -> None:
+def _gemm(m: int, n: int, k: int, a: tuple, b: tuple, c: tuple, accumulate: bool, panel: int
+          ) -> None:
     if min(m, n) <= 0:
         return
     k = max(k, 0)
-    (x, x_at), (y, y_at), (z, z_at) = _elements(m, k, a), _elements(k, n, b), _elements(m, n, c)
+    (x, x_at), (z, z_at) = _elements(m, k, a), _elements(m, n, c)
+    y, y_at = _panels(k, n, panel, b) if panel else _elements(k, n, b)
     written = _addresses(z, z_at)
     if np.unique(written).size != written.size:
         raise ValueError(f"the elements of {c[0]} that a Gemm writes overlap each other")

@@ -4,7 +4,7 @@ A program is one function over flat, typed buffers.  Its sizes are int64 paramet
 is a flat element offset.  Expressions are scalar and typed; statements are structured.
 
     Expr = Const | Var | DimOf | Load | Unary | Binary | Select | Cast
-    Stmt = For | While | If | Let | Store | Alloc | Gemm | Check | Note | Block
+    Stmt = For | While | If | Let | Store | Alloc | Pack | Gemm | Check | Note | Block
 
 Knows no tensor op and no graph.
 """
@@ -154,8 +154,9 @@ class For:
     """for var in range(extent): body.
 
     ``mode`` "serial" runs in order.  "vector" promises that iterations touch memory
-    independently, but for ``Store`` with ``accumulate``.  "parallel" allows threads; "grid" and
-    "block" map to a GPU.  Every mode may be run serially.
+    independently, but for ``Store`` with ``accumulate``.  "parallel" promises that no iteration
+    writes what another touches, so that threads may share them; no Check stands in it.  "grid"
+    and "block" map to a GPU.  Every mode may be run serially.
     """
 
     var: Var
@@ -221,11 +222,28 @@ class Matrix:
 
 
 @dataclass(frozen=True, eq=False)
+class Pack:
+    """Copy the k x n matrix ``source`` into panels of ``panel`` columns, for many a ``Gemm``.
+
+    Element (p, j) goes to ``target``[offset + (j // panel) * panel * k + p * panel + j % panel];
+    columns that the last panel lacks are filled with zeros.
+    """
+
+    k: Expr
+    n: Expr
+    source: Matrix
+    target: Buffer
+    offset: Expr
+    panel: int
+
+
+@dataclass(frozen=True, eq=False)
 class Gemm:
     """c = a @ b, or c += a @ b if ``accumulate``; a is m x k, b is k x n, c is m x n.
 
     All three are float32 or float64 alike.  c overlaps neither a nor b.  Any of m, n, k may be 0
-    (k = 0 without accumulate stores zeros).
+    (k = 0 without accumulate stores zeros).  ``panel``: 0, or b is what ``Pack`` with this panel
+    width has written from its offset on, and has no strides of its own.
     """
 
     m: Expr
@@ -235,6 +253,7 @@ class Gemm:
     b: Matrix
     c: Matrix
     accumulate: bool = False
+    panel: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +273,7 @@ class Note:
     source: str = ""
 
 
-Stmt = Block | For | While | If | Let | Store | Alloc | Gemm | Check | Note
+Stmt = Block | For | While | If | Let | Store | Alloc | Pack | Gemm | Check | Note
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +285,7 @@ class Program:
     arena    (buffer, byte offset) of every temp; offsets are multiples of 64
     arena_bytes   the size of the arena in bytes, over the size parameters
     sites    how many failure sites there are; a Check names one of range(sites)
+    threads  how many threads may share a parallel loop
     """
 
     name: str
@@ -275,6 +295,7 @@ class Program:
     arena_bytes: Expr
     body: Block
     sites: int = 0
+    threads: Expr = Const(1, int64)
 
 
 def walk(stmt: Stmt) -> Iterator[Stmt]:
@@ -323,4 +344,18 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
     if isinstance(stmt, Gemm):
         matrices = (stmt.a, stmt.b, stmt.c)
         return (stmt.m, stmt.n, stmt.k, *(e for x in matrices for e in (x.offset, x.rows, x.cols)))
+    if isinstance(stmt, Pack):
+        x = stmt.source
+        return (stmt.k, stmt.n, x.offset, x.rows, x.cols, stmt.offset)
+    return ()
+
+
+def buffers(stmt: Stmt) -> tuple[Buffer, ...]:
+    """The buffers that ``stmt`` itself names; those that it loads stand in its expressions."""
+    if isinstance(stmt, Store):
+        return (stmt.buffer,)
+    if isinstance(stmt, Gemm):
+        return (stmt.a.buffer, stmt.b.buffer, stmt.c.buffer)
+    if isinstance(stmt, Pack):
+        return (stmt.source.buffer, stmt.target)
     return ()

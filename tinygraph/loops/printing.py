@@ -30,6 +30,7 @@ from tinygraph.loops.language import (
     Load,
     Matrix,
     Note,
+    Pack,
     Program,
     Select,
     Stmt,
@@ -155,7 +156,7 @@ def _note(stmt: Note, pad: str) -> list[str]:
     return [f"{pad}# {line}" for line in f"{stmt.text}{where}".splitlines()]
 
 
-def _simple(stmt: Let | Store | Alloc | Gemm | Check) -> str:
+def _simple(stmt: Let | Store | Alloc | Pack | Gemm | Check) -> str:
     if isinstance(stmt, Let):
         return f"{_name(stmt.var.name)}: {stmt.var.dtype} = {format_expr(stmt.value)}"
     if isinstance(stmt, Store):
@@ -171,8 +172,16 @@ def _simple(stmt: Let | Store | Alloc | Gemm | Check) -> str:
     if isinstance(stmt, Gemm):
         m, n, k = (format_expr(e) for e in (stmt.m, stmt.n, stmt.k))
         a, b, c = (_matrix(x) for x in (stmt.a, stmt.b, stmt.c))
+        if stmt.panel:
+            place = f"{_name(stmt.b.buffer.name)}[{format_expr(stmt.b.offset)}"
+            b = f"{place}; panels of {stmt.panel}]"
         sign = "+=" if stmt.accumulate else "="
         return f"{c} {sign} {a} @ {b}  where m = {m}, n = {n}, k = {k}"
+    if isinstance(stmt, Pack):
+        k, n = format_expr(stmt.k), format_expr(stmt.n)
+        place = f"{_name(stmt.target.name)}[{format_expr(stmt.offset)}]"
+        head = f"{place} = {_matrix(stmt.source)} in panels of {stmt.panel}"
+        return f"{head}  where n = {n}, k = {k}"
     numbers = ", ".join(format_expr(e) for e in stmt.numbers)
     return f"check {format_expr(stmt.cond)} else fail({stmt.site}; {numbers})"
 

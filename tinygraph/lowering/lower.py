@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinygraph.dims import Dim
+from tinygraph.dims import THREADS, Dim, dim
+from tinygraph.dtypes import DType
 from tinygraph.graph import Graph, Value, subgraphs, toposort
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Block, Expr, Program
+from tinygraph.lowering.overlay import overlay
 from tinygraph.lowering.region import Region
 from tinygraph.lowering.storage import Site, Storage
 from tinygraph.lowering.workspace import plan
@@ -47,12 +49,18 @@ class Lowered:
     sites: tuple[Site, ...]
 
 
-def lower(graph: Graph, name: str = "f") -> Lowered:
-    """The loop program of a closed graph.  Its arguments: inputs, outputs, constants."""
-    storage = Storage(choose_lane(graph))
+def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda dtype: 16
+          ) -> Lowered:
+    """The loop program of a closed graph.  Its arguments: inputs, outputs, constants.
+
+    panel: how many columns of a matrix of a dtype the back end's products pack together
+    """
+    storage = Storage(choose_lane(graph), panel)
     region = Region(storage)
     for k, value in enumerate(graph.inputs):
         region.where[value] = storage.argument(value, value.name or f"in{k}", writable=False)
+        if storage.lane in value.type.dims[:-1]:
+            region.lay_out(value)
     targets = [storage.argument(value, f"out{k}", writable=True)
                for k, value in enumerate(graph.outputs)]
     for value, target in zip(graph.outputs, targets, strict=True):
@@ -67,13 +75,14 @@ def lower(graph: Graph, name: str = "f") -> Lowered:
 
 
 def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) -> Lowered:
+    body = overlay(body, storage.temps, storage.same_rows)
     offsets, arena = plan(body, storage.temps)
     places = tuple((buffer, _offset(storage, offset)) for buffer, offset in offsets)
-    arena_bytes = storage.sizes.parameter(arena)
+    arena_bytes, threads = storage.sizes.parameter(arena), storage.sizes.parameter(dim(THREADS))
     program = Program(
         name, tuple(storage.sizes.names.values()),
         (*storage.args, *storage.constant_buffers), places, arena_bytes, body,
-        len(storage.sites))
+        len(storage.sites), threads)
     return Lowered(program, len(program.args), tuple(storage.sizes.names),
                    tuple(storage.constants), arena, tuple(v.type.dims for v in outputs),
                    tuple(storage.sites))

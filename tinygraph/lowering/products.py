@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinygraph.dims import Dim, dim, nonnegative
+from tinygraph.dims import THREADS, Dim, dim, floordiv, maximum, minimum, nonnegative
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Expr, Matrix
 from tinygraph.lowering.nest import fill
 from tinygraph.lowering.view import View
 from tinygraph.ops.linalg import Dot
+
+
+SHARE = 48  # parts of a product that threads share are a multiple of this: whole register tiles
+SHARE_WORK = 1 << 19  # multiply-adds that are worth another thread (about 10 microseconds)
 
 
 class Group:
@@ -56,44 +60,89 @@ def _degree(stride: Dim) -> int:
         sum(abs(c) for _, c in stride.terms), 999_999)
 
 
-def lower_dot(b: E.Builder, op: Dot, x: View, y: View, out: View) -> None:
-    """out = the product, as one Gemm inside loops over what one Gemm cannot walk."""
-    x, y, out = views = _forwards(op, (x, y, out))
-    in_a, in_b, in_out = set(op.a), set(op.b), set(op.out)
-    labels = list(dict.fromkeys((*op.a, *op.b)))
-    rows = groups_of([k for k in labels if k in in_a - in_b], op, views)
-    cols = groups_of([k for k in labels if k in in_b - in_a], op, views)
-    deep = groups_of([k for k in labels if k in (in_a & in_b) - in_out], op, views)
-    batch = groups_of([k for k in labels if k in in_a & in_b & in_out], op, views)
-    m, n, k = (_pick(g) for g in (rows, cols, deep))
-    inner_loops = [g for g in deep if g is not k]
-    outer = batch + [g for g in rows if g is not m] + [g for g in cols if g is not n]
-    offsets: list[Expr] = [v.offset for v in views]
-    sizes = out.sizes
+class Product:
+    """A Dot on three views: one Gemm inside loops over what one Gemm cannot walk.
 
-    def gemm(at: list[Expr], accumulate: bool) -> None:
-        def matrix(i: int, r: Group, c: Group) -> Matrix:
-            buffer = views[i].buffer
-            assert buffer is not None
-            return Matrix(buffer, at[i], sizes.expr(r.strides[i]), sizes.expr(c.strides[i]))
+    m, n, k   the labels that Gemm walks, by role
+    outer     labels around it, of the batch, rows and columns;  deep: of the contraction
+    accumulate  add to what ``out`` holds
+    """
 
-        b.gemm(sizes.expr(m.size), sizes.expr(n.size), sizes.expr(k.size),
-               matrix(0, m, k), matrix(1, k, n), matrix(2, m, n), accumulate)
+    def __init__(self, op: Dot, x: View, y: View, out: View, accumulate: bool = False) -> None:
+        self.accumulate = accumulate
+        self.views = views = _forwards(op, (x, y, out))
+        in_a, in_b, in_out = set(op.a), set(op.b), set(op.out)
+        labels = list(dict.fromkeys((*op.a, *op.b)))
+        rows = groups_of([k for k in labels if k in in_a - in_b], op, views)
+        cols = groups_of([k for k in labels if k in in_b - in_a], op, views)
+        deep = groups_of([k for k in labels if k in (in_a & in_b) - in_out], op, views)
+        batch = groups_of([k for k in labels if k in in_a & in_b & in_out], op, views)
+        self.m, self.n, self.k = (_pick(g) for g in (rows, cols, deep))
+        self.deep = [g for g in deep if g is not self.k]
+        self.outer = batch + [g for g in rows if g is not self.m] + [
+            g for g in cols if g is not self.n]
+        self.sizes = out.sizes
 
-    def nest(rest: list[Group], at: list[Expr], accumulate: bool) -> None:
-        if not rest:
-            gemm(at, accumulate)
+    def matrix(self, i: int, at: Expr, r: Group, c: Group) -> Matrix:
+        """Operand i from offset ``at`` on, with r along its rows and c along its columns."""
+        buffer = self.views[i].buffer
+        assert buffer is not None
+        return Matrix(buffer, at, self.sizes.expr(r.strides[i]), self.sizes.expr(c.strides[i]))
+
+    def packable(self) -> bool:
+        """Is b one matrix, and c contiguous along its columns, so that panels of b serve?"""
+        return (self.n.strides[2] == 1 and not self.deep and self.n.size != 1
+                and all(g.strides[1] == 0 for g in self.outer))
+
+    def emit(self, b: E.Builder, panels: View | None = None, panel: int = 0,
+             share: bool = False) -> None:
+        """Write the loops and the Gemm.  ``panels``: b, packed;  ``share``: several threads may
+        take parts of the columns, or of the rows if there are more of them."""
+        offsets: list[Expr] = [v.offset for v in self.views]
+        if self.deep and not self.accumulate:
+            fill(b, self.views[2], E.const(0, self.views[2].dtype))
+        m, n = self.sizes.expr(self.m.size), self.sizes.expr(self.n.size)
+
+        def gemm(at: list[Expr], m: Expr, n: Expr) -> None:
+            packed = Matrix(panels.buffer, panels.offset, E.index(0), E.index(0)) if (
+                panels is not None and panels.buffer is not None) else None
+            b.gemm(m, n, self.sizes.expr(self.k.size), self.matrix(0, at[0], self.m, self.k),
+                   packed or self.matrix(1, at[1], self.k, self.n),
+                   self.matrix(2, at[2], self.m, self.n), self.accumulate or bool(self.deep), panel)
+
+        def nest(rest: list[Group], at: list[Expr], m: Expr, n: Expr) -> None:
+            if not rest:
+                gemm(at, m, n)
+                return
+            with b.loop(self.sizes.expr(rest[0].size)) as i:
+                nest(rest[1:], self._moved(at, i, rest[0]), m, n)
+
+        rest = self.outer + self.deep
+        if not share:
+            nest(rest, offsets, m, n)
             return
-        with b.loop(sizes.expr(rest[0].size)) as i:
-            moved = [E.add(o, E.mul(i, sizes.expr(s)))
-                     for o, s in zip(at, rest[0].strides, strict=True)]
-            nest(rest[1:], moved, accumulate)
+        columns = _degree(self.n.size) >= _degree(self.m.size)
+        group = self.n if columns else self.m
+        count, most = self._shares(group)
+        with b.loop(self.sizes.expr(count), "parallel", hint="part") as part:
+            start = b.let(E.mul(part, self.sizes.expr(most)), "start")
+            left = E.sub(self.sizes.expr(group.size), start)
+            here = b.let(E.maximum(E.minimum(left, self.sizes.expr(most)), E.index(0)), "share")
+            at = self._moved(offsets, start, group)
+            nest(rest, at, m if columns else here, here if columns else n)
 
-    if inner_loops:
-        fill(b, out, E.const(0, out.dtype))
-        nest(outer + inner_loops, offsets, True)
-    else:
-        nest(outer, offsets, False)
+    def _moved(self, at: list[Expr], i: Expr, group: Group) -> list[Expr]:
+        return [E.add(o, E.mul(i, self.sizes.expr(s)))
+                for o, s in zip(at, group.strides, strict=True)]
+
+    def _shares(self, group: Group) -> tuple[Dim, Dim]:
+        """Into how many parts ``group`` is cut for threads, and the size of the largest."""
+        work = self.m.size * self.n.size * self.k.size
+        for g in (*self.outer, *self.deep):
+            work = work * g.size
+        count = maximum(dim(1), minimum(dim(THREADS), floordiv(work, dim(SHARE_WORK))))
+        most = floordiv(group.size + (count * SHARE - 1), count * SHARE) * SHARE
+        return count, most
 
 
 def _forwards(op: Dot, views: tuple[View, View, View]) -> tuple[View, View, View]:
@@ -113,5 +162,3 @@ def _forwards(op: Dot, views: tuple[View, View, View]) -> tuple[View, View, View
 def _pick(groups: list[Group]) -> Group:
     """The group that Gemm itself walks: the innermost one."""
     return groups[-1] if groups else Group(dim(1), [dim(0)] * 3)
-
-

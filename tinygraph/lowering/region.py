@@ -7,22 +7,24 @@ order when the region is complete.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tinygraph.dims import Dim, dim
+from tinygraph.dims import Dim, dim, floordiv
 from tinygraph.dtypes import int64
 from tinygraph.errors import InternalError
 from tinygraph.graph import Node, Value, toposort
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Cast, Expr, Select
 from tinygraph.lowering.nest import Nest, Reduction, fill, loop_order
-from tinygraph.lowering.products import lower_dot
+from tinygraph.lowering.products import Product
 from tinygraph.lowering.scan import lower_scan
 from tinygraph.lowering.storage import Storage
+from tinygraph.lowering.tiling import Tiling
 from tinygraph.lowering.view import View
 from tinygraph.ops.arithmetic import Broadcast, Elemwise
 from tinygraph.ops.linalg import Dot
@@ -31,6 +33,9 @@ from tinygraph.ops.views import Concatenate, Reshape, Slice, Squeeze, Transpose
 from tinygraph.ops.views import Region as Part
 
 Stage = Callable[[E.Builder], None]
+
+# A nest takes no more values: LLVM's time grows faster than the length of a function does.
+LONGEST = 256
 
 
 class Region:
@@ -41,19 +46,30 @@ class Region:
     ``targets``  where a value must be put, decided before it is lowered
     ``parts``    per concatenation, the views of its parts
     ``ready``    the position of the stage after which a value is in memory
-    ``stands``   in a step: per parameter what it stands for outside, which messages name
+    ``nests``    the positions of nests that take more values, by domain and cluster
+    ``stands``   in a step: per parameter what it stands for outside
+    ``constants``  in a step: the parameters that are the same in all steps
+    ``before``   in a step: stages that must run before the loop
+    ``added``    a product and the sum that it is added to in place, each way
+    ``tile``     the part of the batch that this region works on, if that is not the whole
     """
 
-    def __init__(self, storage: Storage, outer: Region | None = None) -> None:
-        self.storage, self.outer = storage, outer
+    def __init__(self, storage: Storage, outer: Region | None = None,
+                 tile: Tiling | None = None) -> None:
+        self.storage, self.outer, self.tile = storage, outer, tile
         self.where: dict[Value, View] = {}
         self.home: dict[Value, int] = {}
         self.ready: dict[Value, int] = {}
         self.targets: dict[Value, View] = {}
         self.parts: dict[Value, list[View]] = {}
         self.stands: dict[Value, Value] = {}
+        self.constants: set[Value] = set()
+        self.before: list[Stage] = []
+        self.panels: dict[tuple[Value, Dim, Dim], View] = {}
         self.stages: list[Nest | Stage] = []
         self.clusters: dict[Value, object] = {}
+        self.nests: dict[object, list[int]] = {}
+        self.added: dict[Value, Value] = {}
 
     # --- the walk -----------------------------------------------------------------------
 
@@ -65,6 +81,12 @@ class Region:
         for node in reversed(nodes):
             if isinstance(node.op, Concatenate):
                 self._place_parts(node, nodes)
+        for product, (total, other) in sums_with_products(nodes, outputs).items():
+            if total not in self.targets:
+                self.targets[total] = self.storage.temp(total)
+            if other not in self.targets:
+                self.targets[other] = self.targets[total]
+                self.added[product], self.added[total] = total, product
         for node in nodes:
             node.op.lower(self, node)
 
@@ -127,6 +149,13 @@ class Region:
         self.where[value] = target
         return target
 
+    def lay_out(self, value: Value) -> None:
+        """Copy ``value`` to where the lane lies innermost: loops that read it again and again
+        would pick its elements one by one."""
+        target = self.storage.temp(value)
+        self.add(self._copy_nest(self.where[value], target), value)
+        self.where[value] = target
+
     def put(self, value: Value, target: View) -> None:
         """Make sure that ``value`` is at ``target``."""
         if self.targets.get(value) is target and value in self.home:
@@ -185,6 +214,9 @@ class Region:
 
     def elementwise(self, out: Value, fn: ScalarFn, inputs: Sequence[Value]) -> None:
         """Join a nest over the same domain, or open one."""
+        if out in self.added:
+            self._add_product(out, inputs)
+            return
         position = self._nest_for(out.type.dims, inputs, self.clusters.get(out))
         nest = self.stages[position]
         assert isinstance(nest, Nest)
@@ -213,12 +245,16 @@ class Region:
         nothing, and nests that are alike are compiled once.  In a loop fewer nests are better.
         """
         earliest = max((self._available(x, dims) for x in inputs), default=0)
-        for position in range(earliest, len(self.stages)):
-            stage = self.stages[position]
-            if (isinstance(stage, Nest) and stage.dims == dims and not stage.copies
-                    and (stage.cluster == cluster or not dims)):
+        key = (dims, cluster if dims else None)
+        open_ = self.nests.setdefault(key, [])
+        for position in open_[bisect_left(open_, earliest):]:
+            nest = self.stages[position]
+            assert isinstance(nest, Nest)
+            if len(nest.steps) + len(nest.reductions) < LONGEST:
                 return position
-        return self.add(Nest(dims, self.storage.lane, cluster))
+            open_.remove(position)
+        open_.append(self.add(Nest(dims, self.storage.lane, cluster)))
+        return open_[-1]
 
     def _available(self, x: Value, dims: tuple[Dim, ...]) -> int:
         """The first position at which a nest over ``dims`` can read ``x``."""
@@ -244,8 +280,60 @@ class Region:
 
     def dot(self, out: Value, op: Dot, x: Value, y: Value) -> None:
         """A product stage."""
-        a, b, c = self.memory(x), self.memory(y), self.allocate(out)
-        self.add(lambda builder: lower_dot(builder, op, a, b, c), out)
+        if out not in self.added:
+            self._product(out, op, x, y, self.allocate(out), accumulate=False)
+
+    def _add_product(self, total: Value, inputs: Sequence[Value]) -> None:
+        """total = product + other: the product is added where the other summand is."""
+        product = self.added[total]
+        (other,) = (x for x in inputs if x is not product)
+        self.put(other, self.targets[total])
+        assert product.node is not None and isinstance(product.node.op, Dot)
+        self.where[total] = self.targets[total]
+        self._product(total, product.node.op, *product.node.inputs, self.targets[total],
+                      accumulate=True)
+
+    def _product(self, out: Value, op: Dot, x: Value, y: Value, c: View, accumulate: bool) -> None:
+        """A product.  Weights that stay the same in a loop are packed before it."""
+        if x in self.constants and y not in self.constants:
+            op, x, y = Dot(op.b, op.a, op.out), y, x
+        product = Product(op, self.memory(x), self.memory(y), c, accumulate)
+        if y in self.constants and product.packable():
+            panels, panel = self._panels(y, product), self.storage.panel(out.type.dtype)
+            self.add(lambda builder: product.emit(builder, panels, panel), out)
+        else:
+            share = self.outer is None
+            self.add(lambda builder: product.emit(builder, share=share), out)
+
+    def _panels(self, y: Value, product: Product) -> View:
+        """The constant ``y`` in panels, copied before the outermost loop in which it is one."""
+        inner: Region = self
+        while inner.outer is not None and inner.outer.outer is not None and (
+                inner.stands[y] in inner.outer.constants):
+            y, inner = inner.stands[y], inner.outer
+        outer = inner.outer
+        assert outer is not None
+        strides = product.k.strides[1], product.n.strides[1]
+        found = inner.panels.get((y, *strides))
+        if found is None:
+            found = self._pack(inner, outer, y, product)
+            inner.panels[(y, *strides)] = found
+        return found
+
+    def _pack(self, inner: Region, outer: Region, y: Value, product: Product) -> View:
+        k, n, dtype = product.k.size, product.n.size, y.type.dtype
+        width = self.storage.panel(dtype)
+        count = floordiv(n + (width - 1), dim(width)) * width * k
+        with self.storage.within(outer.tile):
+            buffer, start = self.storage.scratch("panels", dtype, count)
+        sizes = self.storage.sizes
+        source = product.matrix(1, product.views[1].offset, product.k, product.n)
+
+        def stage(b: E.Builder) -> None:
+            b.pack(sizes.expr(k), sizes.expr(n), source, buffer, start, width)
+
+        inner.before.append(stage)
+        return View(sizes, dtype, start, (count,), (dim(1),), buffer)
 
     def concatenate(self, out: Value, inputs: Sequence[Value]) -> None:
         """Parts that were not computed in place are copied."""
@@ -333,6 +421,36 @@ def clusters(nodes: Sequence[Node]) -> dict[Value, object]:
                 if x.node is None or not isinstance(x.node.op, Broadcast):
                     parent[root(node.outputs[0])] = root(x)
     return {v: root(v) for v in list(parent)}
+
+
+def sums_with_products(nodes: Sequence[Node], outputs: Sequence[Value]
+                       ) -> dict[Value, tuple[Value, Value]]:
+    """Products that nothing reads but a sum with an elementwise value that nothing else reads,
+    where no elementwise value reads the sum: product --> (sum, other summand).
+
+    A sum that is read element by element costs nothing in the nest that reads it.
+    """
+    readers: dict[Value, list[Node | None]] = {v: [None] for v in outputs}
+    for node in nodes:
+        for x in node.inputs:
+            readers.setdefault(x, []).append(node)
+    found: dict[Value, tuple[Value, Value]] = {}
+    for node in nodes:
+        if not isinstance(node.op, Elemwise) or node.op.fn.name != "add":
+            continue
+        total, (x, y) = node.outputs[0], node.inputs
+        if any(r is not None and isinstance(r.op, Elemwise) for r in readers.get(total, [])):
+            continue
+        for product, other in ((x, y), (y, x)):
+            if (_made_by(product, Dot) and _made_by(other, Elemwise) and x is not y
+                    and len(readers[product]) == 1 and len(readers[other]) == 1):
+                found[product] = total, other
+                break
+    return found
+
+
+def _made_by(x: Value, op: type) -> bool:
+    return x.node is not None and isinstance(x.node.op, op)
 
 
 def _nothing(b: E.Builder) -> None:

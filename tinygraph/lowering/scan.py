@@ -3,6 +3,9 @@
 A carry lives in rows of one buffer: row t is what step t reads, row t+1 what it writes.  A carry
 that is also stacked keeps all n+1 rows, and the stack, or the stack of the *old* states, is a
 view of them; another keeps two rows, used in turn; one that each step only adds to keeps one.
+
+Where the step treats the rows of the batch one by one, the loop runs once per tile of rows
+(``tiling``); inside, every view is cut to the tile.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from tinygraph.dims import Dim, dim
 from tinygraph.graph import Node, Value, users
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Expr, Var
+from tinygraph.lowering.overlay import same_rows
+from tinygraph.lowering.tiling import Tiling, tiling
 from tinygraph.lowering.view import View
 from tinygraph.ops.arithmetic import Elemwise
 from tinygraph.ops.views import Slice, Transpose
@@ -51,9 +56,9 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
                for param, new in zip(params.carries, results.carries, strict=True)]
     for carry, init in zip(carries, given.carries, strict=True):
         _start(region, carry, init)
-    stacks: list[tuple[Value, View]] = []
+    stacks: list[tuple[int, View]] = []
     backwards = any(_reversed(seq) for seq in given.seqs)
-    for item, out in zip(results.stacks, outs.stacks, strict=True):
+    for k, (item, out) in enumerate(zip(results.stacks, outs.stacks, strict=True)):
         view = _stack_of_carry(item, carries, op.n_steps)
         if view is None:
             view = region.targets.get(out)
@@ -61,27 +66,81 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
                 view = region.storage.temp(item, rows=op.n_steps)
                 # Rows of a loop that walks backwards lie in the order of what it walks along.
                 view = view.flip(0) if backwards else view
-            stacks.append((item, view))
+            stacks.append((k, view))
         region.where[out] = view
-    t = Var(region.storage.fresh("step").replace("$", ""), n.dtype)
-    body = type(region)(region.storage, outer=region)
-    body.stands = dict(zip(op.body.inputs, node.inputs, strict=True))
-    for param, seq in zip(params.seqs, given.seqs, strict=True):
-        body.where[param] = region.view(seq).row(t)
-    for param, const in zip(params.consts, given.consts, strict=True):
-        body.where[param] = region.view(const)
-    _lower_body(body, op, carries, stacks, t)
+    t = Var(_name(region, "step"), n.dtype)
+    cut = None if region.tile else tiling(op, (_name(region, "tile"), _name(region, "start"),
+                                               _name(region, "rows")))
+    step = _Step(region, node, op, cut, t)
+    step.lower(carries, stacks)
+    region.storage.same_rows += same_rows(
+        t.name, [region.view(seq) for seq in given.seqs], [view for _, view in stacks])
     for carry, out in zip(carries, outs.carries, strict=True):
         region.where[out] = carry.row(n)
 
-    def stage(b: E.Builder) -> None:
-        b.note(f"scan {op.name or 'without a name'}: {op.n_steps} steps", node.outputs[0].source)
-        with b.loop(n, hint=t.name) as step:
-            # Views were made over ``t``; the builder's index takes its name.
-            assert step.name == t.name
-            body.emit(b)
+    region.add(lambda b: step.emit(b, n), *node.outputs)
 
-    region.add(stage, *node.outputs)
+
+def _name(region: Region, hint: str) -> str:
+    return region.storage.fresh(hint).replace("$", "")
+
+
+class _Step:
+    """The step of a scan as a region, over the whole batch or over one tile of it."""
+
+    def __init__(self, region: Region, node: Node, op: Scan, cut: Tiling | None, t: Var) -> None:
+        self.cut, self.t, self.op, self.source = cut, t, op, node.outputs[0].source
+        graph = cut.body(op.body) if cut else op.body
+        self.params, self.results = op.groups.inputs(graph.inputs), op.groups.outputs(graph.outputs)
+        self.region = body = type(region)(region.storage, outer=region, tile=cut or region.tile)
+        given = op.groups.inputs(node.inputs)
+        body.stands = dict(zip(graph.inputs, node.inputs, strict=True))
+        body.constants = set(self.params.consts)
+        for param, seq in zip(self.params.seqs, given.seqs, strict=True):
+            body.where[param] = self.mine(region.view(seq).row(t))
+        for param, const in zip(self.params.consts, given.consts, strict=True):
+            body.where[param] = self.mine(region.view(const))
+
+    def mine(self, view: View) -> View:
+        """The part of a view that the step works on."""
+        return self.cut.cut(view) if self.cut else view
+
+    def lower(self, carries: Sequence[Carry], stacks: Sequence[tuple[int, View]]) -> None:
+        """Lower the step; ``stacks``: which rows it must store, by number, and where."""
+        body, after = self.region, E.add(self.t, E.index(1))
+        wanted: list[tuple[Value, View]] = []
+        for param, new, carry in zip(self.params.carries, self.results.carries, carries,
+                                     strict=True):
+            body.where[param] = self.mine(carry.row(self.t))
+            wanted.append((new, self.mine(carry.row(after))))
+        wanted += [(self.results.stacks[k], self.mine(view.row(self.t))) for k, view in stacks]
+        for value, view in wanted:
+            if value.node is not None:
+                body.targets.setdefault(value, view)
+        with body.storage.within(body.tile):
+            body.lower([value for value, _ in wanted])
+            for value, view in wanted:
+                body.put(value, view)
+
+    def emit(self, b: E.Builder, n: Expr) -> None:
+        """Write what the loop needs before it, and the loop."""
+        for stage in self.region.before:
+            stage(b)
+        if self.cut is None:
+            self._loop(b, n)
+            return
+        sizes = self.region.storage.sizes
+        count, most = sizes.expr(self.cut.count), sizes.expr(self.cut.most)
+        with b.loop(count, "parallel", hint=self.cut.index.name) as tile:
+            self.cut.bind(b, tile, sizes.expr(dim(self.cut.batch)), most)
+            self._loop(b, n)
+
+    def _loop(self, b: E.Builder, n: Expr) -> None:
+        b.note(f"scan {self.op.name or 'without a name'}: {self.op.n_steps} steps", self.source)
+        with b.loop(n, hint=self.t.name) as step:
+            # Views were made over ``t``; the builder's index takes its name.
+            assert step.name == self.t.name
+            self.region.emit(b)
 
 
 def _reversed(seq: Value) -> bool:
@@ -137,19 +196,3 @@ def _stack_of_carry(item: Value, carries: Sequence[Carry], n_steps: Dim) -> View
             offset = E.add(carry.rows.offset, sizes.expr(start * carry.rows.strides[0]))
             return replace(carry.rows, offset=offset, dims=(n_steps, *carry.rows.dims[1:]))
     return None
-
-
-def _lower_body(body: Region, op: Scan, carries: Sequence[Carry],
-                stacks: Sequence[tuple[Value, View]], t: Var) -> None:
-    after = E.add(t, E.index(1))
-    wanted: list[tuple[Value, View]] = []
-    for carry in carries:
-        body.where[carry.param] = carry.row(t)
-        wanted.append((carry.new, carry.row(after)))
-    wanted += [(item, view.row(t)) for item, view in stacks]
-    for value, view in wanted:
-        if value.node is not None:
-            body.targets.setdefault(value, view)
-    body.lower([value for value, _ in wanted])
-    for value, view in wanted:
-        body.put(value, view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinygraph.dims import Dim, dim
+from tinygraph.dims import Dim, Sym, dim
 from tinygraph.loops import build as E
 from tinygraph.loops.language import DimOf, Expr
 
@@ -10,10 +10,13 @@ from tinygraph.loops.language import DimOf, Expr
 class SizeParameters:
     """The sizes that a program is passed: a symbol, or a quotient, minimum or maximum of sizes,
     which the caller works out once per distinct sizes.  The program itself computes polynomials.
+
+    ``local``: symbols that the program itself binds (the rows of a tile)
     """
 
     def __init__(self) -> None:
         self.names: dict[Dim, str] = {}
+        self.local: dict[Sym, Expr] = {}
         self._known: dict[Dim, Expr] = {}
 
     def expr(self, d: Dim | int) -> Expr:
@@ -25,7 +28,9 @@ class SizeParameters:
         return found
 
     def parameter(self, d: Dim) -> Expr:
-        """``d`` as one parameter, whatever it is made of."""
+        """``d`` as one parameter, whatever it is made of, or the name that the program gives it."""
+        if d.symbol in self.local:
+            return self.local[d.symbol]  # type: ignore[index]
         return DimOf(self.names.setdefault(d, f"n{len(self.names)}"))
 
     def _polynomial(self, d: Dim) -> Expr:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinygraph.dims import Dim, dim
+from tinygraph.dtypes import DType
 from tinygraph.graph import Type, Value, describe
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Buffer
+from tinygraph.loops.language import Buffer, Expr
 from tinygraph.lowering.nest import loop_order
+from tinygraph.lowering.overlay import SameRows
 from tinygraph.lowering.sizes import SizeParameters
+from tinygraph.lowering.tiling import Tiling
 from tinygraph.lowering.view import View, element_count, row_major
 
 
@@ -36,12 +40,16 @@ class Storage:
 
     ``lane``: a Dim whose axis lies innermost in every temp that has it, or None (row-major).
     Small hidden sizes fill vector registers badly; a batch in the lanes fills them.
+    ``panel``: how many columns of a matrix of a dtype the back end packs together
     """
 
-    def __init__(self, lane: Dim | None = None) -> None:
-        self.lane = lane
+    def __init__(self, lane: Dim | None = None, panel: Callable[[DType], int] = lambda d: 16
+                 ) -> None:
+        self.lane, self.panel = lane, panel
+        self.tile: Tiling | None = None
         self.sizes = SizeParameters()
         self.temps: dict[Buffer, Dim] = {}
+        self.same_rows: list[SameRows] = []
         self.args: list[Buffer] = []
         self.constants: list[np.ndarray] = []
         self.constant_buffers: list[Buffer] = []
@@ -56,13 +64,13 @@ class Storage:
 
     def argument(self, value: Value, hint: str, writable: bool) -> View:
         """A dense array that the caller passes."""
-        buffer = self._buffer(hint, value.type, "arg", writable)
+        buffer = self._buffer(hint, value.type, writable)
         self.args.append(buffer)
         return self.dense_view(buffer, value.type.dims)
 
     def constant(self, value: Value, array: np.ndarray) -> View:
         """An array that goes with the program."""
-        buffer = self._buffer("const", value.type, "arg", False)
+        buffer = self._buffer("const", value.type, False)
         self.constants.append(np.ascontiguousarray(array))
         self.constant_buffers.append(buffer)
         return self.dense_view(buffer, value.type.dims)
@@ -71,13 +79,37 @@ class Storage:
         """Memory in the arena: for ``value``, or for ``rows`` values one after another."""
         dims = value.type.dims
         order = list(range(len(dims))) if dense else self._order(dims)
-        buffer = self._buffer(value.name or "t", value.type, "temp", True, rows)
-        self.temps[buffer] = self._count(dims, rows) * value.type.dtype.itemsize
-        view = View(self.sizes, value.type.dtype, E.index(0), dims, row_major(dims, order), buffer)
+        count = element_count(dims) * (dim(1) if rows is None else rows)
+        buffer, start = self.scratch(value.name or "t", value.type.dtype, count)
+        view = View(self.sizes, value.type.dtype, start, dims, row_major(dims, order), buffer)
         if rows is None:
             return view
-        return View(self.sizes, value.type.dtype, E.index(0), (rows, *dims),
-                    (element_count(dims), *view.strides), buffer)
+        return replace(view, dims=(rows, *dims), strides=(element_count(dims), *view.strides))
+
+    def scratch(self, hint: str, dtype: DType, count: Dim) -> tuple[Buffer, Expr]:
+        """Memory for ``count`` elements in the arena, and where in the buffer they begin: tiles
+        that may run at once have each their own."""
+        start: Expr = E.index(0)
+        if self.tile is not None:
+            count = self.tile.largest(count)
+            start = E.mul(self.tile.index, self.sizes.expr(count))
+            count = count * self.tile.count
+        buffer = Buffer(self.fresh(hint), dtype, self.sizes.expr(count), "temp", True)
+        self.temps[buffer] = count * dtype.itemsize
+        return buffer, start
+
+    @contextmanager
+    def within(self, tile: Tiling | None) -> Iterator[None]:
+        """Temps made inside belong to ``tile``."""
+        before = self.tile, self.lane
+        self.tile = tile
+        if tile is not None:
+            self.sizes.local[tile.rows] = tile.here
+            self.lane = self.lane and tile.inside(self.lane)
+        try:
+            yield
+        finally:
+            self.tile, self.lane = before
 
     def layout(self, value: Value) -> View:
         """How ``value`` would lie in memory (no buffer is made)."""
@@ -101,11 +133,6 @@ class Storage:
         ones = [k for k, d in enumerate(dims) if d == 1]
         return ones + loop_order(dims, self.lane)
 
-    def _buffer(self, hint: str, type_: Type, role: str, writable: bool, rows: Dim | None = None
-                ) -> Buffer:
-        size = self.sizes.expr(self._count(type_.dims, rows))
-        return Buffer(self.fresh(hint), type_.dtype, size, role, writable)
-
-    @staticmethod
-    def _count(dims: tuple[Dim, ...], rows: Dim | None) -> Dim:
-        return element_count(dims) * (dim(1) if rows is None else rows)
+    def _buffer(self, hint: str, type_: Type, writable: bool) -> Buffer:
+        size = self.sizes.expr(element_count(type_.dims))
+        return Buffer(self.fresh(hint), type_.dtype, size, "arg", writable)

@@ -135,7 +135,7 @@ class _Expander:
         elif isinstance(stmt, Gemm):
             m, n, k = (self.expr(e) for e in (stmt.m, stmt.n, stmt.k))
             a, b, c = (self.matrix(x) for x in (stmt.a, stmt.b, stmt.c))
-            self.out.append(Gemm(m, n, k, a, b, c, stmt.accumulate))
+            self.out.append(replace(stmt, m=m, n=n, k=k, a=a, b=b, c=c))
 
     def inside(self, stmt: Stmt) -> Stmt:
         """``stmt``, which needs no Let itself, with its blocks expanded."""

@@ -23,76 +23,110 @@ def coefficients(form: Format, name: str) -> tuple[float, ...]:
     return getattr(tables, f"{name}_{form.bits}")
 
 
-def reduce(x: Num, sign: int = 1) -> tuple[Num, Num]:
-    """(t, r): sign * x = n ln 2 + sign * r, n in the low bits of t (see ``Format.magic``)."""
-    form = x.format
-    high, low = coefficients(form, "LN2")
-    t = (x * (sign * LOG2_E) + form.magic).let()
-    n = (t - form.magic).let()
+def series(x: Num, coefficients: tuple[float, ...], scale: float = 1.0) -> Num:
+    """c0 + c1 s + c2 s^2 ..., s = scale * x; ``scale`` is a power of 2, up to its sign.
+
+    Horner's rule for a few terms.  A long chain of dependent operations keeps a processor
+    waiting, so many terms are two or four interleaved chains, in x^2 or x^4."""
+    scaled = [c * scale**k for k, c in enumerate(coefficients)]
+    ways = 1 if len(scaled) < 9 else 2 if len(scaled) < 15 else 4
+    step = x
+    for _ in range(ways // 2):
+        step = (step * step).let()
+    groups = [_short_series(x, scaled[k : k + ways]) for k in range(0, len(scaled), ways)]
+    result = groups[-1]
+    for group in reversed(groups[:-1]):
+        result = result * step + group
+    return result
+
+
+def _short_series(x: Num, c: list[float]) -> Num:
+    """Up to four terms: (c0 + c1 x) + x^2 (c2 + c3 x)."""
+    low = x * c[1] + c[0] if len(c) > 1 else x.lift(c[0])
+    return (x * x) * _short_series(x, c[2:]) + low if len(c) > 2 else low
+
+
+def reduce(x: Num, sign: int = 1, offset: int = 0) -> tuple[Num, Num]:
+    """(t, r): sign * x = n ln 2 + sign * r, n + offset in the low bits of t (see
+    ``Format.magic``)."""
+    high, low = coefficients(x.format, "LN2")
+    magic = x.format.magic + offset
+    t = (x * (sign * LOG2_E) + magic).let()
+    n = (t - magic).let()
     return t, ((x - n * (sign * high)) - n * (sign * low)).let()
+
+
+def scaled(x: Num, sign: int = 1, offset: int = 0) -> tuple[Num, Num]:
+    """(2^(n + offset), r): sign * x = n ln 2 + sign * r.
+
+    0 for n + offset = -bias and inf for bias + 1; nothing sensible beyond."""
+    t, r = reduce(x, sign, x.format.bias + offset)
+    return power(t), r
+
+
+def power(t: Num) -> Num:
+    """2^n, n + bias in the low bits of t."""
+    return (t.bits() << t.format.mantissa).from_bits().let()
 
 
 def expm1_series(r: Num, sign: int = 1) -> Num:
     """exp(sign * r) - 1 for abs(r) <= ln(2) / 2."""
-    tail = r * r * r.poly(coefficients(r.format, "EXP"), sign)
+    tail = r * r * series(r, coefficients(r.format, "EXP"), sign)
     return tail + r if sign > 0 else tail - r
 
 
-def power(t: Num, form: Format, offset: int = 0) -> Num:
-    """2^(n + offset), n in the low bits of t."""
-    return ((t.bits() << form.mantissa) + ((form.bias + offset) << form.mantissa)).from_bits()
-
-
 def exp(x: Num) -> Num:
-    """exp(x); 1.1 ulp"""
+    """exp(x); 1 ulp
+
+    n stops at bias, for 2^(bias + 1) is inf: the polynomial holds up to r = ln 2, and from there
+    on the product overflows by itself.  A nan comes through r."""
     form = x.format
-    t, r = reduce(x)
-    near = expm1_series(r) + 1.0
-    # Multiplying by 2^n would overflow at n = bias + 1, where the result does not.
-    value = (near.bits() + (t.bits() << form.mantissa)).from_bits()
-    low = form.pick(-87.33654, -708.3964185322641)
-    high = form.pick(88.72283, 709.782712893384)
-    value = (x < low).choose(0.0, value)
-    return (x <= high).choose(value, x * form.largest)  # a nan also takes the second way
+    inside = x.at_least(form.pick(-88.03, -709.1)).let()  # n is then -bias, and the power 0
+    high, low = coefficients(form, "LN2")
+    magic = form.magic + form.bias
+    t = (inside * LOG2_E + magic).at_most(magic + form.bias).let()
+    n = (t - magic).let()
+    r = ((inside - n * high) - n * low).let()
+    e = r * r * series(r, coefficients(form, "EXP_WIDE")) + r
+    scale = power(t)
+    return scale * e + scale
 
 
 def expm1(x: Num) -> Num:
     """exp(x) - 1; 1.75 ulp"""
     form = x.format
-    inside = x.at_least(form.pick(-20.0, -40.0)).let()
-    t, r = reduce(inside)
-    half = power(t, form, -1).let()
+    inside = x.at_least(form.pick(-20.0, -40.0)).at_most(form.pick(89.0, 710.0)).let()
+    half, r = scaled(inside, 1, -1)
     # half * r + (half - 1/2) is nearly exact: the rounding of r + r^2 p would show where
     # 2^n - 1 cancels it.
-    tail = half * (r * r) * r.poly(coefficients(form, "EXP"))
+    tail = half * (r * r) * series(r, coefficients(form, "EXP"))
     value = tail + (half * r + (half - 0.5))
-    value = (abs(x) < form.tiny * 4).choose(x, value * 2.0)
-    return (x <= form.pick(88.72283, 709.782712893384)).choose(value, x * form.largest)
+    return (abs(x) < form.tiny * 4).choose(x, value * 2.0)
 
 
 def tanh(x: Num) -> Num:
-    """x + x^3 p(x^2) below 0.55, 1 - 2 / (exp(2 abs(x)) + 1) above; 1.5 ulp.
+    """(1 - e) / (1 + e), e = exp(-2 abs(x)); 1.9 ulp
 
-    (d / (d + 2) with d = exp(2 x) - 1 would do for both with fewer operations, but its three
-    roundings add up to 2.5 ulp.)"""
+    With e = s (1 - m), s a power of 2: (s m + (1 - s)) / ((1 + s) - s m), where 1 - s and 1 + s
+    are exact.  The other sign of the exponent would cost 0.6 ulp: (s m + (s - 1)) / ((s + 1) +
+    s m) rounds more where s is large."""
     form = x.format
     size = abs(x).at_most(form.pick(9.1, 19.1)).let()
-    z = (size * size).let()
-    near = size + size * (z * z.poly(coefficients(form, "TANH")))
-    t = (size * (2 * LOG2_E) + form.magic).let()
-    n = (t - form.magic).let()
+    magic = form.magic + form.bias
+    t = (size * (-2 * LOG2_E) + magic).let()
+    n = (t - magic).let()
     if form.bits == 32:
-        # ln(2) / 2 rounded to float32 ends in three zeros and is right to 1e-9; where n > 8, so
+        # ln(2) / 2 rounded to float32 ends in three zeros and is right to 1e-9; where n < -8, so
         # that n * it may round, tanh depends on r no more.
-        r = (size - n * (LN2 / 2)).let()
+        r = (size + n * (LN2 / 2)).let()
     else:
         high, low = coefficients(form, "LN2")
-        r = ((size - n * (high / 2)) - n * (low / 2)).let()
-    halved = tuple(2.0 * c for c in coefficients(form, "EXP"))
-    half_d = r * r * r.poly(halved, 2.0) + r  # (exp(2 r) - 1) / 2
-    scale = power(t, form).let()
-    far = 1.0 - 1.0 / (scale * half_d + (scale * 0.5 + 0.5))
-    return (size < 0.55).choose(near, far).like_sign_of(x)
+        r = ((size + n * (high / 2)) + n * (low / 2)).let()
+    doubled = tuple(-4.0 * c for c in coefficients(form, "EXP"))
+    m = r * r * series(r, doubled, -2.0) + (r + r)  # 1 - exp(-2 r)
+    scale = power(t)
+    moved = (scale * m).let()
+    return ((moved + (1.0 - scale)) / ((scale + 1.0) - moved)).like_sign_of(x)
 
 
 def sigmoid(x: Num) -> Num:
@@ -100,18 +134,17 @@ def sigmoid(x: Num) -> Num:
     form = x.format
     # The lower end gives 2^-bias at the most, which counts as 0.
     inside = x.at_least(form.pick(-88.3, -709.4)).at_most(form.pick(40.0, 60.0)).let()
-    t, r = reduce(inside, -1)
-    scale = power(t, form).let()
+    scale, r = scaled(inside, -1)
     return 1.0 / ((scale * expm1_series(r, -1) + 1.0) + scale)
 
 
 def softplus(x: Num) -> Num:
     """max(x, 0) + log1p(exp(-abs(x))); 2 ulp"""
     form = x.format
-    size = abs(x).at_most(form.pick(88.1, 709.2)).let()  # n is then -bias, and power gives 0
-    t, r = reduce(size, -1)
-    e = ((expm1_series(r, -1) + 1.0) * power(t, form)).let()
-    tail = e * (e * (e - 0.5).let().poly(coefficients(form, "SOFTPLUS")))
+    size = abs(x).at_most(form.pick(88.1, 709.2)).let()  # n is then -bias, and the power 0
+    scale, r = scaled(size, -1)
+    e = (scale * expm1_series(r, -1) + scale).let()
+    tail = e * (e * series((e - 0.5).let(), coefficients(form, "SOFTPLUS")))
     return x.at_least(0.0) + (e - tail)
 
 
@@ -142,13 +175,13 @@ def log_of_parts(f: Num, e: Num) -> Num:
     high, low = coefficients(form, "LN2")
     square = (f * f).let()
     if form.bits == 32:
-        tail = square * (f * f.poly(coefficients(form, "LOG"))) + e * low
+        tail = square * (f * series(f, coefficients(form, "LOG"))) + e * low
         return (f + (tail - square * 0.5)) + e * high
     # log(1 + f) = 2 atanh(s) = f - f^2/2 + s (f^2/2 + z p), the form of Ng in fdlibm (1993).
     s = (f / (f + 2.0)).let()
     z = (s * s).let()
     half = (square * 0.5).let()
-    tail = s * (half + z * z.poly(coefficients(form, "ATANH"))) + e * low
+    tail = s * (half + z * series(z, coefficients(form, "ATANH"))) + e * low
     return (f - (half - tail)) + e * high
 
 
@@ -170,10 +203,13 @@ def log2(x: Num) -> Num:
     return log_special(x, log_of_parts(f, f.lift(0.0)) * LOG2_E + e)
 
 
-def log1p(x: Num) -> Num:
-    """log(u) with u = 1 + x, corrected by what the sum lost; 1.5 ulp"""
+def log1p(x: Num, rest: Num | None = None) -> Num:
+    """log(u) with u = 1 + x, corrected by what the sum lost, and by ``rest``, what x lost when
+    it was computed; 1.5 ulp"""
     large, small = x.at_least(1.0).let(), x.at_most(1.0).let()
     u = (x + 1.0).let()
     lost = small - (u - large)
+    if rest is not None:
+        lost = lost + rest
     value = log_special(u, log_of_parts(*log_parts(u, lost)))
     return (abs(x) < x.format.tiny * 4).choose(x, value)

@@ -18,37 +18,46 @@ from tinygraph.lowering.vector_math_exp import (
     log,
     log1p,
     log_parts,
-    power,
-    reduce,
+    scaled,
+    series,
 )
 
 TWO_OVER_PI = 0.6366197723675814
 LN2 = 0.6931471805599453
 
 
+def _turned(x: Num) -> tuple[Num, Num, Num]:
+    """(q, r, lost): x = q pi/2 + r + lost, abs(r) <= pi/4; q is an integer modulo 4, r and what
+    its rounding lost are float64."""
+    wide = x.cast(float64).let() if x.format.bits == 32 else x
+    magic = wide.format.magic
+    t = (wide * TWO_OVER_PI + magic).let()
+    n = (t - magic).let()
+    first, second, *third = coefficients(x.format, "HALF_PI_PARTS")
+    left = (wide - n * first).let()
+    r, lost = (left - n * second).let(), x.lift(0.0)
+    if third:
+        near, moved = r, (n * second).let()
+        rest = (((left - near) - moved) - n * third[0]).let()
+        r = (near + rest).let()
+        lost = rest - (r - near)
+    q = t.bits() if wide is x else t.bits().cast(x.format.integer)
+    return q.let(), r.at_most(0.8).at_least(-0.8).let(), lost
+
+
 def quarter_turns(x: Num) -> tuple[Num, Num]:
     """(q, r): x = q pi/2 + r, abs(r) <= pi/4; q is an integer modulo 4."""
-    form = x.format
-    wide = x.cast(float64).let() if form.bits == 32 else x
-    t = (wide * TWO_OVER_PI + wide.format.magic).let()
-    n = (t - wide.format.magic).let()
-    r = wide
-    for part in coefficients(form, "HALF_PI_PARTS"):
-        r = r - n * part
-    r = r.at_most(0.8).at_least(-0.8)
-    q = t.bits()
-    if form.bits == 32:
-        r, q = r.cast(form.dtype), q.cast(form.integer)
-    return q.let(), r.let()
+    q, r, _ = _turned(x)
+    return q, r.cast(x.format.dtype).let() if x.format.bits == 32 else r
 
 
 def _sin_cos(r: Num) -> tuple[Num, Num]:
     z = (r * r).let()
-    sin = r + r * (z * z.poly(coefficients(r.format, "SIN")))
+    sin = r + r * (z * series(z, coefficients(r.format, "SIN")))
     half = (z * 0.5).let()
     near = (1.0 - half).let()
     # What 1 - z/2 lost is added back; 1, near and half need no product.
-    cos = near + (((1.0 - near) - half) + z * z * z.poly(coefficients(r.format, "COS")))
+    cos = near + (((1.0 - near) - half) + z * z * series(z, coefficients(r.format, "COS")))
     return sin.let(), cos.let()
 
 
@@ -68,12 +77,16 @@ def cos(x: Num) -> Num:
 
 
 def tan(x: Num) -> Num:
-    """tan(x); 4 ulp"""
-    q, r = quarter_turns(x)
-    s, c = _sin_cos(r)
-    odd = (q & 1).differs(0).let()
-    value = odd.choose(-c, s) / odd.choose(s, c)
-    return x.same(0.0).choose(x, value)
+    """tan(x); 2 ulp; for float32 all of it is computed in float64"""
+    q, r, lost = _turned(x)
+    z = (r * r).let()
+    tail = r * (z * series(z, coefficients(x.format, "TAN")))
+    if x.format.bits == 64:
+        tail = tail + (lost + lost * z)
+    value = (r + tail).let()
+    odd = (q & 1).differs(0)
+    value = odd.choose(-1.0, value) / odd.choose(value, 1.0)
+    return x.same(0.0).choose(x, value.cast(x.format.dtype))
 
 
 def erf(x: Num) -> Num:
@@ -83,11 +96,10 @@ def erf(x: Num) -> Num:
     end = form.pick(4.0, 6.0)
     size = abs(x).at_most(end).let()
     z = (size * size).let()
-    near = size + size * z.poly(coefficients(form, "ERF_NEAR"))
+    near = size + size * series(z, coefficients(form, "ERF_NEAR"))
     middle = (end + 0.75) / 2
-    g = (size * (size - middle).let().poly(coefficients(form, "ERF"))).let()
-    t, r = reduce(g, -1)
-    scale = power(t, form).let()
+    g = (size * series((size - middle).let(), coefficients(form, "ERF"))).let()
+    scale, r = scaled(g, -1)
     far = (1.0 - scale) - scale * expm1_series(r, -1)
     return (size < 0.75).choose(near, far).like_sign_of(x)
 
@@ -95,7 +107,7 @@ def erf(x: Num) -> Num:
 def _unit_arctan(a: Num) -> Num:
     """arctan(a) for 0 <= a <= 1."""
     z = (a * a).let()
-    return a + a * (z * z.poly(coefficients(a.format, "ATAN")))
+    return a + a * (z * series(z, coefficients(a.format, "ATAN")))
 
 
 def _half_pi_minus(x: Num, times: float = 1.0) -> Num:
@@ -132,14 +144,14 @@ def _nan_from(x: Num, y: Num, value: Num) -> Num:
 
 def _arcsin_parts(size: Num) -> tuple[Num, Num]:
     """(far, p): arcsin(size) is p, or pi/2 - 2 p where far; nan for size > 1."""
-    far = (size > 0.5).let()
+    far = (size > 0.545).let()
     z = far.choose((1.0 - size) * 0.5, size * size).let()
     s = far.choose(z.apply("sqrt"), size).let()
-    return far, (s + s * (z * z.poly(coefficients(size.format, "ASIN")))).let()
+    return far, (s + s * (z * series(z, coefficients(size.format, "ASIN")))).let()
 
 
 def arcsin(x: Num) -> Num:
-    """arcsin(x); 2.5 ulp"""
+    """arcsin(x); 2 ulp"""
     size = abs(x).let()
     far, p = _arcsin_parts(size)
     return far.choose(_half_pi_minus(p * 2.0), p).like_sign_of(x)
@@ -157,10 +169,8 @@ def arccos(x: Num) -> Num:
 def half_exp(x: Num) -> Num:
     """exp(x) / 2 for x >= 0, right up to where exp(x) / 2 overflows."""
     form = x.format
-    t, r = reduce(x)
-    near = (expm1_series(r) + 1.0) * 0.5
-    value = (near.bits() + (t.bits() << form.mantissa)).from_bits()
-    return (x <= form.pick(89.41598, 710.4758600739439)).choose(value, x * form.largest)
+    quarter, r = scaled(x.at_most(form.pick(89.6, 710.6)).let(), 1, -2)
+    return (quarter * expm1_series(r) + quarter) * 2.0
 
 
 def cosh(x: Num) -> Num:
@@ -174,7 +184,7 @@ def sinh(x: Num) -> Num:
     size = abs(x).let()
     half = half_exp(size).let()
     z = (x * x).let()
-    near = size + size * (z * z.poly(coefficients(x.format, "SINH")))
+    near = size + size * (z * series(z, coefficients(x.format, "SINH")))
     return (size < 1.0).choose(near, half - 0.25 / half).like_sign_of(x)
 
 
@@ -188,18 +198,20 @@ def arcsinh(x: Num) -> Num:
 
 
 def arccosh(x: Num) -> Num:
-    """log(x + sqrt(x^2 - 1)), written for log1p of x - 1; nan below 1; 2.25 ulp"""
+    """log(x + sqrt(x^2 - 1)), written for log1p of x - 1; nan below 1; 2 ulp"""
     far = (x > x.format.pick(2.0**30, 2.0**60)).let()
     d = (x - 1.0).let()
-    root = far.choose(0.0, d * 2.0 + d * d).apply("sqrt")
-    near = log1p((d + root).let()).let()
+    root = far.choose(0.0, d * 2.0 + d * d).apply("sqrt").let()
+    total = (root + d).let()
+    near = log1p(total, d - (total - root)).let()
     return (x < 1.0).choose(math.nan, far.choose(near + LN2, near))
 
 
 def arctanh(x: Num) -> Num:
-    """log1p(2 x / (1 - x)) / 2; 2.25 ulp"""
+    """log1p(2 x / (1 - x)) / 2, the quotient as 2 x + 2 x^2 / (1 - x); 2 ulp"""
     size = abs(x).let()
-    value = log1p((size * 2.0 / (1.0 - size)).let()) * 0.5
+    twice = (size * 2.0).let()
+    value = log1p((twice + twice * size / (1.0 - size)).let()) * 0.5
     return value.like_sign_of(x)
 
 
@@ -242,7 +254,7 @@ def _log2_double(x: Num) -> tuple[Num, Num]:
     s_low = (((f - s_high * t_high) - s_high * t_low) / t).let()
     z = (s * s).let()
     # log(1 + f) = 2/3 s (3 + z + w), w = 3/2 z^2 p(z)
-    w = z * z * (z.poly(tables.ATANH_TAIL_64) * 1.5)
+    w = z * z * (series(z, tables.ATANH_TAIL_64) * 1.5)
     square = (s_high * s_high).let()
     rest = (w + s_low * (s_high + s)).let()
     a_high = _short((square + 3.0) + rest)
@@ -275,7 +287,7 @@ def _pow_double(x: Num, y: Num) -> Num:
     v = ((p_low - (cut - left)) * LN2 + cut * ln2_low).let()
     z = (u + v).let()
     lost = v - (z - u)
-    near = (z + (z * z * z.poly(coefficients(form, "EXP")) + lost)) + 1.0
+    near = (z + (z * z * series(z, coefficients(form, "EXP")) + lost)) + 1.0
     value = (near.bits() + (t.bits() << form.mantissa)).from_bits()
     value = (total < -1022.0).choose(0.0, value)
     value = (total >= 1024.0).choose(math.inf, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,14 +13,14 @@ from tinygraph.loops.language import (
     Buffer,
     Expr,
     For,
-    Gemm,
     If,
     Load,
     Stmt,
-    Store,
     While,
+    buffers,
     expressions,
     operands,
+    walk,
 )
 
 ALIGNMENT = 64
@@ -30,7 +32,8 @@ def lifetimes(body: Block) -> dict[Buffer, tuple[int, int]]:
 
     Take the innermost loop that holds every use of a temp.  Inside it the temp is written anew in
     each round before it is read, so there it lives from its first use to its last; a use in a
-    deeper loop counts for the whole of that loop.
+    deeper loop counts for the whole of that loop.  A use in a parallel loop counts for the whole
+    of it wherever it stands, since its rounds may run at once.
     """
     uses: dict[Buffer, list[tuple[Loop, int]]] = {}
     extents: dict[Loop, tuple[int, int]] = {}
@@ -47,6 +50,10 @@ def lifetimes(body: Block) -> dict[Buffer, tuple[int, int]]:
             visit(stmt.body, inner)
             clock += 1
             extents[inner] = (start, clock)
+            if isinstance(stmt, For) and stmt.mode == "parallel":
+                inside = {buffer for s in walk(stmt) for buffer in _touched(s)}
+                for buffer in inside & uses.keys():
+                    uses[buffer] += [(path, start), (path, clock)]
         elif isinstance(stmt, Block):
             for child in stmt.body:
                 visit(child, path)
@@ -73,11 +80,7 @@ def _span(uses: list[tuple[Loop, int]], extents: Mapping[Loop, tuple[int, int]]
 
 
 def _touched(stmt: Stmt) -> Iterator[Buffer]:
-    if isinstance(stmt, Store):
-        yield stmt.buffer
-    elif isinstance(stmt, Gemm):
-        for matrix in (stmt.a, stmt.b, stmt.c):
-            yield matrix.buffer
+    yield from buffers(stmt)
     for expr in expressions(stmt):
         yield from _loaded(expr)
 
@@ -91,32 +94,66 @@ def _loaded(expr: Expr) -> Iterator[Buffer]:
 
 @dataclass
 class Slot:
-    """A piece of the arena, and the moment from which it is free again."""
+    """A piece of the arena.  Slots are numbered in the order in which they were opened."""
 
+    number: int
     size: Dim
     offset: Dim
-    free_from: int
+
+
+class Slots:
+    """The pieces of an arena, and which of them are free.
+
+    Free slots are kept by their size, of which there are few: a program of n temps asks n times,
+    and must not look at n slots each time.
+    """
+
+    LOOKED_AT = 32  # sizes that are weighed against another: they are polynomials
+
+    def __init__(self) -> None:
+        self.total = dim(0)
+        self._opened = 0
+        self._busy: list[tuple[int, int, Slot]] = []  # by the moment from which it is free
+        self._free: dict[Dim, list[tuple[int, Slot]]] = {}  # by number
+        self._fits: dict[tuple[Dim, Dim], bool] = {}
+
+    def take(self, size: Dim, first: int, last: int) -> Slot:
+        """A slot for the moments ``first`` to ``last``: one that is as large, or surely at least
+        as large (Dims are symbolic: larger for all sizes), or a new one."""
+        while self._busy and self._busy[0][0] < first:
+            _, number, slot = heapq.heappop(self._busy)
+            heapq.heappush(self._free.setdefault(slot.size, []), (number, slot))
+        found = size if self._free.get(size) else self._larger(size)
+        slot = self._open(size) if found is None else heapq.heappop(self._free[found])[1]
+        if found is not None and not self._free[found]:
+            del self._free[found]
+        heapq.heappush(self._busy, (last, slot.number, slot))
+        return slot
+
+    def _larger(self, size: Dim) -> Dim | None:
+        """The size of the first free slot in which ``size`` fits."""
+        newest = itertools.islice(reversed(self._free), self.LOOKED_AT)
+        fitting = [s for s in newest if self._holds(s, size)]
+        return min(fitting, key=lambda s: self._free[s][0][0], default=None)
+
+    def _holds(self, large: Dim, small: Dim) -> bool:
+        found = self._fits.get((large, small))
+        if found is None:
+            found = self._fits[large, small] = nonnegative(large - small)
+        return found
+
+    def _open(self, size: Dim) -> Slot:
+        slot = Slot(self._opened, size, self.total)
+        self._opened += 1
+        self.total = self.total + floordiv(size + (ALIGNMENT - 1), dim(ALIGNMENT)) * ALIGNMENT
+        return slot
 
 
 def plan(body: Block, bytes_of: Mapping[Buffer, Dim]) -> tuple[list[tuple[Buffer, Dim]], Dim]:
-    """The byte offset of every temp, and the size of the arena.
-
-    Temps in order of birth take a free slot that is as large, or surely at least as large (Dims
-    are symbolic: larger for all sizes), or open a new one.
-    """
-    slots: list[Slot] = []
+    """The byte offset of every temp, and the size of the arena.  Temps take slots in the order of
+    birth."""
+    slots = Slots()
     offsets: list[tuple[Buffer, Dim]] = []
-    total = dim(0)
-    spans = sorted(lifetimes(body).items(), key=lambda item: item[1])
-    for buffer, (first, last) in spans:
-        size = bytes_of[buffer]
-        free = [s for s in slots if s.free_from < first]
-        slot = next((s for s in free if s.size == size), None) or next(
-            (s for s in free if nonnegative(s.size - size)), None)
-        if slot is None:
-            slot = Slot(size, total, last)
-            slots.append(slot)
-            total = total + floordiv(size + (ALIGNMENT - 1), dim(ALIGNMENT)) * ALIGNMENT
-        slot.free_from = last
-        offsets.append((buffer, slot.offset))
-    return offsets, total
+    for buffer, (first, last) in sorted(lifetimes(body).items(), key=lambda item: item[1]):
+        offsets.append((buffer, slots.take(bytes_of[buffer], first, last).offset))
+    return offsets, slots.total

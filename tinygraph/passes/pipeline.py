@@ -12,13 +12,17 @@ from tinygraph.passes.narrow import narrow
 from tinygraph.passes.scan_accumulate import accumulate
 from tinygraph.passes.scan_after import after
 from tinygraph.passes.scan_before import before
+from tinygraph.passes.scan_checkpoint import checkpoint
 from tinygraph.passes.scan_demand import demand
+from tinygraph.passes.scan_first import first
+from tinygraph.passes.scan_inside import inside
 from tinygraph.passes.scan_invariant import invariant
 from tinygraph.passes.scan_join import join
 from tinygraph.passes.scan_last import last
 from tinygraph.passes.scan_prune import prune
 from tinygraph.passes.scan_saved import saved
 from tinygraph.passes.scan_zeros import zeros
+from tinygraph.passes.sink import sink
 from tinygraph.passes.stable import stable
 from tinygraph.passes.unite import unite
 from tinygraph.rewrite.engine import Pass
@@ -33,13 +37,16 @@ PIPELINE: tuple[Pass, ...] = (
     zeros,
     narrow,
     demand,
+    narrow,
     last,
+    first,
     prune,
     label_dots,
     split_dots,
     invariant,
     before,
     saved,
+    checkpoint,
     after,
     merge_dots,
     invariant,
@@ -50,6 +57,9 @@ PIPELINE: tuple[Pass, ...] = (
     merge_dots,
     join,
     prune,
+    canonical,
+    inside,
+    sink,
     canonical,
 )
 

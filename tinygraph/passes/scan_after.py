@@ -3,6 +3,7 @@ one; and the sum over all steps of such products is one product."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinygraph.graph import Node, Value
@@ -17,13 +18,13 @@ from tinygraph.scan_module.op import Scan
 def products_after(node: Node, context: Context) -> list[Any] | None:
     """ys = scan(... y = dot(a, b) for a stack ...) --> a, b = scan(...); ys = dot(as, bs)"""
     edit = ScanEdit(node)
+    if edit.op.segments:
+        return None
     moving = _moving(edit)
     tops = [k for k, item in enumerate(edit.stacks) if item in moving]
     if not tops:
         return None
-    varying = edit.varying()
-    rows = {s.param for s in edit.seqs}
-    reads = [v for v in frontier(moving, moving) if v in varying and v not in rows]
+    reads = _read_of_steps(edit, moving)
     # A first lift, over the old rows, says whether every op on the way has a batch rule.
     trial = Lift(edit, {v: _stack_like(v, edit) for v in reads})
     if any(trial.value(edit.stacks[k]) is None for k in tops):
@@ -43,6 +44,21 @@ def products_after(node: Node, context: Context) -> list[Any] | None:
         value, batched = lifted
         results[k] = value if batched else broadcast_to(value, (edit.steps, *value.type.dims))
     return [*done.carries, *results]
+
+
+def _read_of_steps(edit: ScanEdit, moving: dict[Value, None]) -> list[Value]:
+    """The values that must be stacked for what moves behind the loop."""
+    varying, rows = edit.varying(), {s.param for s in edit.seqs}
+    return [v for v in frontier(moving, moving) if v in varying and v not in rows]
+
+
+def stacked_for_products(edit: ScanEdit, items: Sequence[Value]) -> list[Value]:
+    """What the scan will stack in the place of ``items``, when products have left it."""
+    moving = _moving(edit)
+    found = dict.fromkeys(v for v in items if v not in moving)
+    if any(v in moving for v in items):
+        found.update(dict.fromkeys(_read_of_steps(edit, moving)))
+    return list(found)
 
 
 def _stack_like(v: Value, edit: ScanEdit) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinygraph.dims import Dim, dim, nonnegative
 from tinygraph.graph import Graph, Node, Value
-from tinygraph.ops.views import Slice, slice_
+from tinygraph.ops.views import Slice, axis_region, slice_
 from tinygraph.passes.scan_edit import ScanEdit, is_scan
 from tinygraph.rewrite.engine import Context, Pass, everywhere, substitute
 
@@ -62,6 +62,8 @@ def _shortened(node: Node, steps: Dim, readers: dict[Value, list[Node]], context
                ) -> dict[Value, Any]:
     edit = ScanEdit(node)
     edit.op = with_fields(edit.op, n_steps=steps)
+    for seq in edit.seqs:
+        seq.outer = slice_(seq.outer, axis_region(seq.outer, 0, 0, steps))
     done = edit.build(context.interner)
     old = node.op.groups.outputs(node.outputs)  # type: ignore[attr-defined]
     mapping: dict[Value, Any] = {}

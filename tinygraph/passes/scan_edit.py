@@ -53,6 +53,15 @@ class ScanEdit:
                        zip(given.carries, params.carries, results.carries, strict=True)]
         self.stacks: list[Any] = list(results.stacks)
 
+    @staticmethod
+    def around(node: Node, count: Dim) -> ScanEdit:
+        """An empty loop over ``count`` segments of the steps of ``node``, to be filled."""
+        edit = ScanEdit(node)
+        edit.seqs, edit.consts, edit.states, edit.stacks = [], [], [], []
+        edit.op = with_fields(edit.op, n_steps=count, truncate=-1, hoist=False, memory=None,
+                              segments=True, name=f"{edit.op.name} segments".strip())
+        return edit
+
     @property
     def steps(self) -> Dim:
         return self.op.n_steps
@@ -76,6 +85,12 @@ class ScanEdit:
     def add_const(self, outer: Any) -> Any:
         """A parameter for a further constant."""
         return self._operand(self.consts, outer, outer.type)
+
+    def add_state(self, init: Any) -> State:
+        """A further carry, whose new value is to be set."""
+        param = init.result_class()(init.type, name=init.name, source=init.source)
+        self.states.append(State(init, param, param))
+        return self.states[-1]
 
     def _operand(self, group: list[Operand], outer: Any, type_: Any) -> Any:
         for known in group:

@@ -3,7 +3,8 @@ again, chosen by a minimum cut on bytes.
 
 The gradient asks for stacks of forward values.  Some are cheap to compute from others (the cell's
 candidate times its gate), or are in memory anyway (a state that is stacked).  Products and
-transcendental functions are never computed again.
+transcendental functions are never computed again, unless the scan has a budget (``memory=``):
+then bytes alone count, and of a recurrent layer little more than its states is kept.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tinygraph.ops.control import Identity
 from tinygraph.ops.views import Reshape, Slice, Squeeze, Transpose, axis_region, slice_
 from tinygraph.passes.scan_edit import ScanEdit, is_scan
 from tinygraph.rewrite.engine import Context, Pass, everywhere, substitute
+from tinygraph.scan_module.op import Scan
 
 NOMINAL = 64  # stands for every unknown size when bytes are compared
 
@@ -140,14 +142,21 @@ def minimum_cut(edit: ScanEdit, asked: list[Value], pinned: list[Value]) -> set[
     cost.  ``pinned`` are kept anyway, and cost nothing more."""
     varying, free = edit.varying(), _free_values(edit, pinned)
     simple = _settled(edit, asked, free, varying)
-    return _flow(edit, asked, free, varying) if simple is None else simple
+    if simple is not None:
+        return simple
+    kept = _flow(edit, asked, free, varying)
+    if edit.op.memory is not None:
+        # The new states lie in the rows of the old ones: there is nothing to compute again.
+        owners = {s.new: s.param for s in reversed(edit.states)}
+        kept |= {new for new, param in owners.items() if param in kept and new in varying}
+    return kept
 
 
 def _settled(edit: ScanEdit, asked: list[Value], free: set[Value], varying: set[Value]
              ) -> set[Value] | None:
     """The cut where what must be kept anyway suffices for all the rest; None where a choice is
     left."""
-    kept = {v for v in asked if v.node is None or not _cheap(v.node)}
+    kept = {v for v in asked if v.node is None or not _again(v.node, edit)}
     known = kept | free | {s.param for s in edit.seqs}
     stack = [v for v in asked if v not in kept]
     while stack:
@@ -155,7 +164,7 @@ def _settled(edit: ScanEdit, asked: list[Value], free: set[Value], varying: set[
         if v in known:
             kept.add(v)
         elif v in varying:
-            if v.node is None or not _cheap(v.node):
+            if v.node is None or not _again(v.node, edit):
                 return None
             stack.extend(v.node.inputs)
     return kept
@@ -179,9 +188,11 @@ def _flow(edit: ScanEdit, asked: list[Value], free: set[Value], varying: set[Val
             continue
         seen.add(v)
         net.add_edge((v, "in"), (v, "out"), capacity=_cost(v, free, edit))
-        if v.node is None or not _cheap(v.node):
+        if v.node is None or not _again(v.node, edit):
             net.add_edge("source", (v, "in"))
             continue
+        if not _cheap(v.node):
+            net.add_edge("source", (v, "in"), capacity=1)  # of two cuts the one with less work
         for x in v.node.inputs:
             if x in varying:
                 net.add_edge((x, "out"), (v, "in"))
@@ -200,15 +211,25 @@ def _free_values(edit: ScanEdit, pinned: list[Value]) -> set[Value]:
 
 
 def _cost(v: Value, free: set[Value], edit: ScanEdit) -> int:
-    """Bytes written and read per step; a row that is in memory anyway is only read."""
+    """Bytes written and read per step; a row that is in memory anyway is only read, which counts
+    for little where memory is short."""
     sizes = [d.substitute(lambda s: dim(NOMINAL)).const or NOMINAL for d in v.type.dims]
     count = product(tuple(dim(n) for n in sizes)).const or 1
     known = v in free or any(v is s.param for s in edit.seqs)
+    if edit.op.memory is not None:
+        return 1 if known else count * v.type.dtype.itemsize * 1024
     return count * v.type.dtype.itemsize * (1 if known else 4)
 
 
-def _cheap(node: Node) -> bool:
+def _again(node: Node, edit: ScanEdit) -> bool:
     """May this be computed again?"""
+    if edit.op.memory is None:
+        return _cheap(node)
+    return not isinstance(node.op, Scan)
+
+
+def _cheap(node: Node) -> bool:
+    """Does this cost next to nothing in a loop nest?"""
     if isinstance(node.op, Elemwise):
         return node.op.fn.name not in TRANSCENDENTAL
     return isinstance(node.op, (Broadcast, Transpose, Squeeze, Reshape, Slice, Identity))

@@ -30,7 +30,7 @@ def _family(node: Node) -> Any:
     op: Any = node.op
     carries = op.groups.outputs(op.body.outputs).carries
     return (node.inputs, op.body.inputs, carries, op.groups.seqs, op.n_steps, op.truncate,
-            op.hoist)
+            op.hoist, op.memory)
 
 
 def _united(members: list[Node], context: Context) -> dict[Value, Value]:

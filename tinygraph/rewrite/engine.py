@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,26 +55,31 @@ class Frame:
 
     def __init__(self, graph: Graph, op: Any = None) -> None:
         self.graph, self.op = graph, op
-        self._users: Counter[Value] | None = None
+        self._users: dict[Value, int] | None = None
 
     def users(self, value: Value) -> int | None:
         """How many places read ``value`` (outputs count), or None for a value that is newer
         than the frame."""
         if self._users is None:
-            self._users = Counter(self.graph.outputs)
+            users = self._users = dict(Counter(self.graph.outputs))
             for node in self.graph.nodes():
-                self._users.update(node.inputs)
+                for v in node.inputs:
+                    users[v] = users.get(v, 0) + 1
         return self._users.get(value)
 
 
 @dataclass
 class Context:
-    """What rules and passes may ask, for the length of one compilation."""
+    """What rules and passes may ask, for the length of one compilation.
+
+    ``asked``: has a rule asked who reads a value?  Then its answer holds for this graph alone.
+    """
 
     interner: Interner
     journal: Journal = field(default_factory=Journal)
     frame: Frame | None = None
     pass_name: str = ""
+    asked: bool = False
     _ranks: dict[Value, int] = field(default_factory=dict)
     _tables: dict[tuple[int, ...], _Dispatch] = field(default_factory=dict)
 
@@ -87,6 +92,7 @@ class Context:
 
     def users(self, value: Value) -> int | None:
         """How many places of the current graph read ``value``; None where that is not known."""
+        self.asked = True
         return self.frame.users(value) if self.frame is not None else None
 
     def rank(self, value: Value) -> int:
@@ -171,24 +177,25 @@ class _Dispatch:
     """Which rules to try at an op, in the order of the table.
 
     ``settled``: bodies in which no rule fires any more; a later run passes them by.
+    ``resting``: nodes at which no rule fires, whatever the graph around them: nodes never change,
+    so a rule that looks at operands only has said all that it will ever say.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self.settled: set[Any] = set()
+        self.resting: set[Node] = set()
         self._known: dict[Any, tuple[Rule, ...]] = {}
 
     def __call__(self, op: Op) -> tuple[Rule, ...]:
-        key: Any = type(op)
-        name = ""
-        if isinstance(op, Elemwise):
-            name = "cast" if op.fn.name.startswith("cast_") else op.fn.name
-            key = (key, name)
-        if key not in self._known:
-            self._known[key] = tuple(
+        key: Any = op.fn.name if isinstance(op, Elemwise) else type(op)
+        found = self._known.get(key)
+        if found is None:
+            name = "cast" if isinstance(key, str) and key.startswith("cast_") else key
+            found = self._known[key] = tuple(
                 r for r in self.rules
                 if any(k == name if isinstance(k, str) else isinstance(op, k) for k in r.on))
-        return self._known[key]
+        return found
 
 
 _VISIT, _REBUILD, _RESULT = range(3)
@@ -209,7 +216,7 @@ class _Rewriter:
             outputs = self._sweep(graph)
         finally:
             self.context.frame = outer
-        return graph if outputs == graph.outputs else Graph(graph.inputs, outputs)
+        return graph if outputs == graph.outputs else Graph.closed(graph.inputs, outputs)
 
     def _body(self, op: Op, body: Graph) -> Graph:
         key = (body, getattr(op, "groups", None))
@@ -228,33 +235,19 @@ class _Rewriter:
         for node in graph.nodes():
             if node in final:
                 continue
-            if not self._rests(node, final):
-                self._settle([(node, _VISIT, None)], set(), final)
-                continue
-            # Most nodes of most passes: the operands stay, and no rule fires.
-            replaced = self._replacement(node) if self.table(node.op) else None
-            if replaced is None:
-                final[node] = node.outputs
+            new = self._settled_operands(node, final)
+            replaced = None if new in final else self._replacement(new)
+            if replaced is None:  # most nodes of most passes
+                final[node] = final.setdefault(new, new.outputs)
             else:
-                todo: list[tuple[Node, int, Any]] = [(node, _RESULT, (node, replaced))]
+                todo: list[tuple[Node, int, Any]] = [(node, _RESULT, (new, replaced))]
                 todo += [(v.node, _VISIT, None) for v in reversed(replaced) if v.node]
-                self._settle(todo, {node}, final)
+                self._settle(todo, {node, new}, final)
         return tuple(final[v.node][v.index] if v.node else v for v in graph.outputs)
-
-    @staticmethod
-    def _rests(node: Node, final: dict[Node, Sequence[Value]]) -> bool:
-        """Do the operands stay as they are (and is there no body)?"""
-        for v in node.inputs:
-            if v.node is not None and final[v.node][v.index] is not v:
-                return False
-        return not subgraphs(node.op)
 
     def _settle(self, stack: list[tuple[Node, int, Any]], active: set[Node],
                 final: dict[Node, Sequence[Value]]) -> None:
         """Rewrite the nodes on the stack, and what takes their places, until no rule fires."""
-        def settled(v: Value) -> Value:
-            return final[v.node][v.index] if v.node else v
-
         while stack:
             node, state, payload = stack.pop()
             if state == _VISIT:
@@ -264,9 +257,10 @@ class _Rewriter:
                     raise self._cycle(node)
                 active.add(node)
                 stack.append((node, _REBUILD, None))
-                stack.extend((v.node, _VISIT, None) for v in reversed(node.inputs) if v.node)
+                stack.extend((v.node, _VISIT, None) for v in reversed(node.inputs)
+                             if v.node and v.node not in final)
             elif state == _REBUILD:
-                new = self._rebuilt(node, tuple(map(settled, node.inputs)))
+                new = self._settled_operands(node, final)
                 if new is not node and new in active:
                     raise self._cycle(new)
                 replaced = None if new in final else self._replacement(new)
@@ -282,20 +276,33 @@ class _Rewriter:
                 stack.extend((v.node, _VISIT, None) for v in reversed(replaced) if v.node)
             else:
                 new, replaced = payload
-                final[node] = final[new] = tuple(map(settled, replaced))
+                final[node] = final[new] = tuple(
+                    final[v.node][v.index] if v.node else v for v in replaced)
                 active -= {node, new}
 
-    def _rebuilt(self, node: Node, inputs: tuple[Value, ...]) -> Node:
-        op = map_graphs(node.op, lambda body: self._body(node.op, body))
-        if op is node.op and inputs == node.inputs:
-            return node
-        outputs = self.context.interner.make(op, *inputs, source=node.outputs[0].source)
-        inherit(outputs, node.outputs)
-        return outputs[0].node
+    def _settled_operands(self, node: Node, final: dict[Node, Sequence[Value]]) -> Node:
+        """``node`` over what became of its operands, and with what became of its bodies."""
+        same, inputs = True, []
+        for v in node.inputs:
+            new = v if v.node is None else final[v.node][v.index]
+            same = same and new is v
+            inputs.append(new)
+        op = node.op
+        if subgraphs(op):
+            op = map_graphs(op, lambda body: self._body(node.op, body))
+        if op is not node.op:
+            made = self.context.interner.make(op, *inputs, source=node.outputs[0].source)
+            inherit(made, node.outputs)
+            return made[0].node
+        return node if same else self.context.interner.remake(node, tuple(inputs))
 
     def _replacement(self, node: Node) -> list[Any] | None:
         """What the first rule that fires makes of ``node``, interned."""
-        for candidate in self.table(node.op):
+        rules = self.table(node.op)
+        if not rules or node in self.table.resting:
+            return None
+        self.context.asked = False
+        for candidate in rules:
             start = time.perf_counter()
             result = candidate.function(node, self.context)
             if result is None:
@@ -309,6 +316,8 @@ class _Rewriter:
             self.context.journal.note(self.context.pass_name, candidate.name, node.outputs,
                                       values, time.perf_counter() - start)
             return values
+        if not self.context.asked:
+            self.table.resting.add(node)
         return None
 
     def _cycle(self, node: Node) -> InternalError:
@@ -351,6 +360,8 @@ def everywhere(graph: Graph, context: Context, transform: Callable[[Graph, Conte
     mapping: dict[Value, Value] = {}
     for node in graph.nodes():
         owner = node.op
+        if not subgraphs(owner):
+            continue
 
         def inner(body: Graph, owner: Op = owner) -> Graph:
             key = (body, getattr(owner, "groups", None))
@@ -378,37 +389,58 @@ def substitute(graph: Graph, mapping: Mapping[Value, Value], context: Context) -
     """
     if not mapping:
         return graph
-    interner = context.interner
-    known = {v: context.intern(new, source=v.source)[0] for v, new in mapping.items()}
-    final: dict[Value, Value] = {}
-    active: set[Value] = set()
-    stack = [(v, False) for v in graph.outputs]
+    known = {v: context.intern(new, source=v.source)[0] for v, new in mapping.items()
+             if new is not v}
+    final: dict[Value, Value] = {}  # what changed
+    done: set[Node | Value] = set()
+    active: set[Node | Value] = set()
+    stack: list[Any] = _below(graph.outputs, known, done)
     while stack:
-        v, ready = stack.pop()
-        if v in final:
+        item = stack[-1]
+        if item in done:
+            stack.pop()
             continue
-        target = known.get(v, v)
-        needs = (target,) if target is not v else v.node.inputs if v.node else ()
-        if not ready:
-            if v in active:
-                raise InternalError(f"the replacement of {expression(v)} needs it")
-            active.add(v)
-            stack.append((v, True))
-            stack.extend((x, False) for x in reversed(needs) if x not in final)
+        waiting = _below((known[item],) if item in known else item.inputs, known, done)
+        if not waiting:
+            done.add(item)
+            active.discard(stack.pop())
+            _finish(item, known, final, context)
             continue
-        active.discard(v)
-        if target is not v:
-            check_replacement(context.pass_name, [v], [target])
-            final[v] = final[target]
-            inherit([final[v]], [v])
-        elif v.node is None or all(final[x] is x for x in v.node.inputs):
-            final[v] = v
-        else:
-            made = interner.make(v.node.op, *(final[x] for x in v.node.inputs), source=v.source)
-            inherit(made, v.node.outputs)
-            final[v] = made[v.index]
-    outputs = tuple(final[v] for v in graph.outputs)
-    return graph if outputs == graph.outputs else Graph(graph.inputs, outputs)
+        if not active.isdisjoint(waiting):
+            replaced = next(x for x in (item, *active) if x in known)
+            raise InternalError(f"the replacement of {expression(replaced)} needs it")
+        active.add(item)
+        stack += waiting
+    outputs = tuple([final.get(v, v) for v in graph.outputs])
+    return graph if outputs == graph.outputs else Graph.closed(graph.inputs, outputs)
+
+
+def _below(values: Sequence[Value], known: Mapping[Value, Value], done: Container[Any]
+           ) -> list[Node | Value]:
+    """What ``substitute`` must finish before ``values``, last to first: values that are replaced,
+    and nodes."""
+    found: list[Node | Value] = []
+    for v in reversed(values):
+        item = v if v in known else v.node
+        if item is not None and item not in done:
+            found.append(item)
+    return found
+
+
+def _finish(item: Any, known: Mapping[Value, Value], final: dict[Value, Value], context: Context
+            ) -> None:
+    """Note what becomes of a value that is replaced, or of the results of a node."""
+    if item in known:
+        target = known[item]
+        check_replacement(context.pass_name, [item], [target])
+        final[item] = final.get(target, target)
+        inherit([final[item]], [item])
+        return
+    if any([v in final for v in item.inputs]):
+        node = context.interner.remake(item, tuple([final.get(v, v) for v in item.inputs]))
+        for old, new in zip(item.outputs, node.outputs, strict=True):
+            if old not in known:
+                final[old] = new
 
 
 def ancestors(values: Iterable[Value]) -> set[Value]:

@@ -7,6 +7,7 @@ renamings, ``go_backwards`` a reversed view; what the step reads from outside is
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,8 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
          non_sequences: Any = None, n_steps: Any = None, truncate_gradient: int = -1,
          go_backwards: bool = False, mode: Any = None, name: str | None = None,
          profile: bool = False, allow_gc: Any = None, strict: bool = False,
-         return_list: bool = False, precompute: bool = True) -> tuple[Any, OrderedUpdates]:
+         return_list: bool = False, precompute: bool = True, memory: int | None = None
+         ) -> tuple[Any, OrderedUpdates]:
     """Apply ``fn`` step by step along the first axis of ``sequences``.
 
     fn(*rows, *past outputs, *non_sequences) returns the outputs of one step: a variable or a
@@ -77,7 +79,8 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     if strict:
         inits = [x for r in recurrences for x in r.inits]
         _check_strict(parts.consts, [*others, *seqs, *inits, *updates])
-    op = Scan(parts.body, parts.groups, steps, truncate_gradient, precompute, name=name or "")
+    op = Scan(parts.body, parts.groups, steps, truncate_gradient, precompute,
+              memory=_checked_memory(memory), name=name or "")
     done = op.groups.outputs(apply(op, *seqs, *parts.inits, *parts.consts, cls=Tensor))
     finals = done.carries[len(done.carries) - len(updates):]
     new_values = OrderedUpdates(zip(updates, finals, strict=True))
@@ -150,6 +153,19 @@ def _sequences(specs: list[Any], go_backwards: bool) -> tuple[list[Any], list[An
             seqs.append(slice_(x, axis_region(x, 0, tap - min(*taps, 0, 0), d)))
             rows.append(Tensor(x.type.with_dims(x.type.dims[1:]), name=x.name, source=x.source))
     return seqs, rows, length
+
+
+def _checked_memory(memory: Any) -> int | None:
+    if memory is None:
+        return None
+    try:
+        number = operator.index(memory)
+    except TypeError:
+        number = -1
+    if number < 0 or isinstance(memory, bool):
+        raise ValueError(f"scan: memory is {memory!r}; it must be a whole number of bytes, or None "
+                         "for no limit")
+    return number
 
 
 def _n_steps(n_steps: Any, length: Dim | None) -> Dim:

@@ -32,6 +32,10 @@ class Scan(Op):
     lazy      a request, made by the gradient, for the rows of inner values of a scan that is in
               the graph already: pass *unite* lets that scan stack them, and pass *saved* says
               which of them the backward loop computes again
+    memory    the most bytes that the gradient may keep of this loop for the backward loop
+              (None: as many as make it fast); passes *saved* and *checkpoint* see to it
+    segments  each round is a segment of another loop, made by *checkpoint* to save memory: what a
+              round computes for all steps of its segment stays inside
     """
 
     body: Graph
@@ -40,6 +44,8 @@ class Scan(Op):
     truncate: int = -1
     hoist: bool = True
     lazy: bool = False
+    memory: int | None = None
+    segments: bool = False
     name: str = field(default="", compare=False)
 
     def infer(self, *inputs: Value) -> tuple[Type, ...]:

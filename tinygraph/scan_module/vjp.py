@@ -97,7 +97,7 @@ def _run_backwards(node: Node, op: Any, step: BackwardStep) -> Backwards:
     results = Outputs(tuple(outputs[:len(active)]), tuple(outputs[len(active):]))
     body = Graph((*inside.seqs, *inside.carries, *inside.consts), tuple(outputs))
     backward = type(op)(body, Groups.of(inside, results), n_back,
-                       hoist=op.hoist, name=f"{op.name} backwards".strip())
+                       hoist=op.hoist, memory=op.memory, name=f"{op.name} backwards".strip())
     done = backward.groups.outputs(apply(
         backward, *seqs, *inits, *given_consts, cls=node.outputs[0].result_class()))
     out = Backwards(n_back)
@@ -147,7 +147,8 @@ def ask_for(node: Node, op: Any, values: Sequence[Value]) -> tuple[Any, ...]:
     carries = op.groups.outputs(op.body.outputs).carries
     body = Graph(op.body.inputs, (*carries, *values))
     groups = Groups(op.groups.seqs, op.groups.carries, op.groups.consts, len(values))
-    lazy = type(op)(body, groups, op.n_steps, op.truncate, op.hoist, lazy=True, name=op.name)
+    lazy = type(op)(body, groups, op.n_steps, op.truncate, op.hoist, lazy=True,
+                    memory=op.memory, name=op.name)
     return groups.outputs(apply(lazy, *node.inputs)).stacks
 
 

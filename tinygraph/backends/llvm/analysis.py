@@ -21,10 +21,12 @@ from tinygraph.loops.language import (
     Let,
     Load,
     Note,
+    Pack,
     Stmt,
     Store,
     Var,
     While,
+    buffers,
     children,
     expressions,
     operands,
@@ -109,7 +111,7 @@ def vectorisable(loop: For) -> bool:
     """True for an innermost loop of mode "vector" without an early exit or a call."""
     inner = list(walk(loop.body))
     return loop.mode == "vector" and not any(
-        isinstance(s, (For, While, Check, Gemm)) for s in inner
+        isinstance(s, (For, While, Check, Gemm, Pack)) for s in inner
     )
 
 
@@ -156,9 +158,8 @@ def register_sums(loop: For) -> list[Store]:
     for stmt in inside:
         if isinstance(stmt, Store):
             touched[id(stmt.buffer)] = touched.get(id(stmt.buffer), 0) + 1
-        if isinstance(stmt, Gemm):
-            for matrix in (stmt.a, stmt.b, stmt.c):
-                touched[id(matrix.buffer)] = 2
+        if isinstance(stmt, (Gemm, Pack)):
+            touched.update({id(buffer): 2 for buffer in buffers(stmt)})
         for expr in nodes(*expressions(stmt)):
             if isinstance(expr, Load):
                 touched[id(expr.buffer)] = 2

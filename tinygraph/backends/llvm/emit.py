@@ -8,6 +8,7 @@ site + 1 with the numbers of the failed Check in ``fault``.
 from __future__ import annotations
 
 from tinygraph.backends.llvm import analysis, gemm, scalar
+from tinygraph.backends.llvm import threads as threads_
 from tinygraph.backends.llvm.scalar import memory_type, register_type
 from tinygraph.backends.llvm.values import Values
 from tinygraph.backends.llvm.vector import VectorLoop
@@ -26,6 +27,7 @@ from tinygraph.loops.language import (
     Let,
     Matrix,
     Note,
+    Pack,
     Program,
     Stmt,
     Store,
@@ -76,6 +78,7 @@ class Emitter(Values):
         ]
         parts = [
             *(f"define internal void @{kernel}{text}" for text, kernel in self.kernels.items()),
+            *(f"define internal i64 @{task}{text}" for text, task in self.tasks.items()),
             "\n".join(body),
             _exported(name, self.target),
             "\n".join(sorted(self.declarations)),
@@ -118,6 +121,8 @@ class Emitter(Values):
             self.open_register(stmt.buffer)
         elif isinstance(stmt, Gemm):
             self.product(stmt)
+        elif isinstance(stmt, Pack):
+            self.pack(stmt)
         elif isinstance(stmt, Check):
             self.check(stmt)
         elif isinstance(stmt, Note):
@@ -202,13 +207,16 @@ class Emitter(Values):
 
     def loop(self, loop: For) -> None:
         """A counted loop, tested before the first round and after each."""
+        if loop.mode == "parallel" and self.outlines:
+            TaskEmitter(self, loop).write()
+            return
         if analysis.vectorisable(loop):
             vector = VectorLoop(self, loop)
             if vector.fits():
                 vector.write()
                 return
         if self.outlines and analysis.closed_nest(loop):
-            NestEmitter(self).write(loop)
+            NestEmitter(self, loop).write()
             return
         code = self.code
         extent = self.expr(loop.extent)
@@ -323,14 +331,32 @@ class Emitter(Values):
     # -- products --------------------------------------------------------------------------
 
     def product(self, stmt: Gemm) -> None:
-        """A call of the kernel of the dtype."""
+        """A call of a kernel of the dtype."""
         dtype = stmt.c.buffer.dtype
-        self.declare(gemm.declaration(dtype))
-        operands_ = [self.matrix(x) for x in (stmt.a, stmt.b, stmt.c)]
+        a, c = self.matrix(stmt.a), self.matrix(stmt.c)
+        b = self.panels(stmt.b) if stmt.panel else self.matrix(stmt.b)
         sizes = ", ".join(f"i64 {self.expr(e)}" for e in (stmt.m, stmt.n, stmt.k))
         flag = "true" if stmt.accumulate else "false"
-        name = gemm.entry(dtype)
-        self.code.emit(f"call void @{name}({', '.join(operands_)}, {sizes}, i1 {flag})")
+        name = gemm.packed_entry(dtype) if stmt.panel else gemm.entry(dtype)
+        self.declare(gemm.packed_declaration(dtype) if stmt.panel else gemm.declaration(dtype))
+        self.code.emit(f"call void @{name}({a}, {b}, {c}, {sizes}, i1 {flag})")
+        self.epoch += 1
+
+    def panels(self, matrix: Matrix) -> str:
+        """A packed matrix as one operand."""
+        return f"ptr {self.address(matrix.buffer, self.expr(matrix.offset, index=True))}"
+
+    def pack(self, stmt: Pack) -> None:
+        """A call that copies a matrix into panels."""
+        dtype = stmt.target.dtype
+        if stmt.panel != gemm.panel(dtype, self.target):
+            raise InternalError(f"the products of this machine take panels of "
+                                f"{gemm.panel(dtype, self.target)} columns, not {stmt.panel}")
+        self.declare(gemm.pack_declaration(dtype))
+        sizes = f"i64 {self.expr(stmt.n)}, i64 {self.expr(stmt.k)}"
+        target = self.address(stmt.target, self.expr(stmt.offset, index=True))
+        self.code.emit(f"call void @{gemm.pack_entry(dtype)}({self.matrix(stmt.source)}, "
+                       f"{sizes}, ptr {target})")
         self.epoch += 1
 
     def matrix(self, matrix: Matrix) -> str:
@@ -339,31 +365,19 @@ class Emitter(Values):
         return f"ptr {place}, i64 {self.expr(matrix.rows)}, i64 {self.expr(matrix.cols)}"
 
 
-class NestEmitter(Emitter):
-    """Writes one loop nest as a function, for the emitter ``caller``."""
+class Outlined(Emitter):
+    """Writes a part of a program as a function of its own, for the emitter ``caller``.
 
-    outlines = False
+    ``passed``: what it takes from the caller, (operand there, type) --> its name here.
+    """
 
-    def __init__(self, caller: Emitter) -> None:
+    def __init__(self, caller: Emitter, part: For) -> None:
         super().__init__(caller.program, caller.target, caller.index_names)
-        self.caller = caller
+        self.caller, self.part = caller, part
         self.metadata, self.declarations = caller.metadata, caller.declarations
-        self.kernels = caller.kernels
+        self.kernels, self.tasks = caller.kernels, caller.tasks
         self.passed: dict[tuple[str, str], str] = {}
-        self.bound: set[str] = set()
-
-    def write(self, nest: For) -> None:
-        """The function and its call."""
-        caller = self.caller
-        self.bound = analysis.bound_names(nest)
-        self.loop(nest)
-        heads = ", ".join(f"{kind} {name}" for (_, kind), name in self.passed.items())
-        text = "\n".join([f"({heads}) #0 {{", "entry:", *self.allocas, *self.code.lines,
-                          "  ret void", "}"])
-        name = self.kernels.setdefault(text, f"nest{len(self.kernels)}")
-        operands = ", ".join(f"{kind} {operand}" for operand, kind in self.passed)
-        caller.code.emit(f"call void @{name}({operands})")
-        caller.epoch += 1
+        self.bound = analysis.bound_names(part)
 
     def parameter(self, operand: str, kind: str) -> str:
         """A value of the caller inside this function."""
@@ -372,7 +386,7 @@ class NestEmitter(Emitter):
         return self.passed.setdefault((operand, kind), f"%p{len(self.passed)}")
 
     def expr(self, expr: Expr, index: bool = False) -> str:
-        """What does not change in the nest and reads no memory is passed in."""
+        """What does not change in the part and reads no memory is passed in."""
         if analysis.invariant(expr, self.bound) and not self.has_load(expr):
             operand = self.caller.expr(expr, index)
             return self.parameter(operand, register_type(expr.dtype))
@@ -383,6 +397,52 @@ class NestEmitter(Emitter):
         if id(buffer) in self.pointers:
             return self.pointers[id(buffer)]
         return self.parameter(self.caller.pointer(buffer), "ptr")
+
+
+class NestEmitter(Outlined):
+    """Writes one loop nest as a function whose parameters are what it takes."""
+
+    outlines = False
+
+    def write(self) -> None:
+        """The function and its call."""
+        caller = self.caller
+        self.loop(self.part)
+        heads = ", ".join(f"{kind} {name}" for (_, kind), name in self.passed.items())
+        text = "\n".join([f"({heads}) #0 {{", "entry:", *self.allocas, *self.code.lines,
+                          "  ret void", "}"])
+        name = self.kernels.setdefault(text, f"nest{len(self.kernels)}")
+        operands = ", ".join(f"{kind} {operand}" for operand, kind in self.passed)
+        caller.code.emit(f"call void @{name}({operands})")
+        caller.epoch += 1
+
+
+class TaskEmitter(Outlined):
+    """Writes the body of a parallel loop as a function of a context and the index, and the call
+    that runs it once per index.  What it takes lies in the context, 8 bytes each."""
+
+    def write(self) -> None:
+        """The function, the context and the call."""
+        caller, code = self.caller, self.caller.code
+        extent = caller.expr(self.part.extent)
+        threads = caller.expr(self.program.threads)
+        self.bind(self.part.var.name, "%index")
+        self.block(self.part.body)
+        loads = []
+        for position, ((_, kind), name) in enumerate(self.passed.items()):
+            place = f"getelementptr inbounds i64, ptr %context, i64 {position}"
+            loads += [f"  {name}.at = {place}", f"  {name} = load {kind}, ptr {name}.at, align 8"]
+        text = "\n".join(["(ptr noalias nocapture readonly %context, i64 %index) #0 {", "entry:",
+                          *loads, *self.allocas, *self.code.lines, "  ret i64 0", "}"])
+        name = self.tasks.setdefault(text, f"task{len(self.tasks)}")
+        context = caller.alloca("i64", max(1, len(self.passed)))
+        for position, (operand, kind) in enumerate(self.passed):
+            place = code.value(f"getelementptr inbounds i64, ptr {context}, i64 {position}")
+            code.emit(f"store {kind} {operand}, ptr {place}, align 8")
+        caller.declare(threads_.declaration())
+        code.value(f"call i64 @{threads_.SYMBOL}(ptr @{name}, ptr {context}, i64 {extent}, "
+                   f"i64 {threads})")
+        caller.epoch += 1
 
 
 def _exported(name: str, target: gemm.Target) -> str:

@@ -1,30 +1,38 @@
 """Matrix products as LLVM vector IR.
 
-``c (+)= a @ b`` for run-time sizes and strides.  One entry per dtype decides:
+``c (+)= a @ b`` for run-time sizes and strides, with b as it is or packed in panels once for many
+products.  One entry per dtype decides:
 
 1. transpose the problem where that gives c unit stride along n;
-2. call BLAS for a large product whose strides BLAS can express;
-3. few rows, a and b contiguous along k: dot products (``inner``);
-4. one or two rows, b and c contiguous along n: long runs of columns (``thin``);
-5. everything else: register tiles of MR rows by NV vectors (``outer``), where b is copied into a
-   contiguous panel if its rows are not contiguous or far apart.
+2. call BLAS for a large product whose strides BLAS can express, if the target has one;
+3. a and b contiguous along k, and k not short: dot products (``dots``);
+4. up to three rows: several panels of columns at once (``wide``);
+5. everything else: panels of NR columns, register tiles of up to MR rows (``panel``), blocks of k so
+   that a panel of b stays in the first-level cache, blocks of rows so that those of a stay in the
+   second.  b is copied into a panel if its rows are not contiguous or far apart, a into strips if
+   its columns are.
 
-Rows missing from the last tile are computed as copies of the last row, columns missing from the
-last vector are masked, so nothing outside the matrices is read or written.
+An element of c is the sum over k in a fixed order: dot products have one, all other ways share
+another, and which of the two it is depends on k and on strides only.  So rows and columns can be
+computed apart, by any number of threads, in any tile, from packed or plain b, with equal bits.
+
+Nothing outside the matrices is read or written.
 """
 
 from __future__ import annotations
 
-from tinygraph.backends.llvm.tiles import Target, Tiles
+from tinygraph.backends.llvm.dots import Dots
+from tinygraph.backends.llvm.panels import KC, A, C
+from tinygraph.backends.llvm.tiles import Target, Writer
 from tinygraph.dtypes import DType, float32
 
-KC = 256  # rows of b in a packed panel
-MC = 240  # rows of a that stay in the second-level cache while the panels of b go by
-CHUNK = 48  # rows of c that go through scratch when c has no unit stride
-INNER_ROWS = 4  # up to so many rows dot products beat packing b
-THIN_ROWS = 2  # up to so many rows get tiles of one row by THIN vectors
-THIN = 8
-PACK_ROWS = 24  # from so many rows on a far-strided b is worth a copy
+SPACE = 384 << 10  # bytes of a block of a
+WAY = 4096  # bytes after which addresses fall into the same cache set
+COPY_SIZE = 2048
+DOT_K = 256  # from so many products on dot products beat copying b
+COPY_PANELS = 4  # panels of b that make a copy of a worth while
+PACK_ROWS = 12  # from so many rows on a far-strided b is worth a copy
+FAR = 512  # bytes between rows of b
 BLAS_SIDE = 16
 BLAS_WORK = 1 << 25  # multiply-adds from which BLAS, and its threads, are faster
 
@@ -40,6 +48,37 @@ def declaration(dtype: DType) -> str:
     return f"declare void @{entry(dtype)}({matrix}, {matrix}, {matrix}, i64, i64, i64, i1)"
 
 
+def panel(dtype: DType, target: Target) -> int:
+    """NR, the number of columns in a panel of a packed matrix.
+
+    A packed k x n matrix is its panels of NR columns one after another, each k rows of NR elements:
+    element (p, j) of panel q is at q*NR*k + p*NR + (j - q*NR).  The last panel is filled up with
+    zeros, so that the whole has k * ceil(n/NR) * NR elements.
+    """
+    return Writer(dtype, target).nr
+
+
+def packed_entry(dtype: DType) -> str:
+    """The name of the product whose b is packed."""
+    return f"gemm_packed_{dtype}"
+
+
+def packed_declaration(dtype: DType) -> str:
+    """How a module that calls ``packed_entry(dtype)`` declares it."""
+    matrix = "ptr, i64, i64"
+    return f"declare void @{packed_entry(dtype)}({matrix}, ptr, {matrix}, i64, i64, i64, i1)"
+
+
+def pack_entry(dtype: DType) -> str:
+    """The name of the function that packs a matrix: (b, brs, bcs, n, k, panels)."""
+    return f"gemm_pack_{dtype}"
+
+
+def pack_declaration(dtype: DType) -> str:
+    """How a module that calls ``pack_entry(dtype)`` declares it."""
+    return f"declare void @{pack_entry(dtype)}(ptr, i64, i64, i64, i64, ptr)"
+
+
 def kernels(dtype: DType, target: Target) -> str:
     """A module with ``entry(dtype)``, as text.
 
@@ -53,21 +92,18 @@ def blas_symbol(dtype: DType, convention: str) -> str:
     return f"tinygraph_{convention}_{'s' if dtype is float32 else 'd'}gemm"
 
 
-MATRICES = (
-    "ptr noalias nocapture readonly %a, i64 %ars, i64 %acs, "
-    "ptr noalias nocapture readonly %b, i64 %brs, i64 %bcs, "
-    "ptr noalias nocapture %c, i64 %crs, i64 %ccs, i64 %m, i64 %n, i64 %k, i1 %acc"
-)
+B = "ptr noalias nocapture readonly %b, i64 %brs, i64 %bcs, "
+SIZES = "i64 %m, i64 %n, i64 %k, i1 %acc"
 
 
-class _Kernels(Tiles):
+class _Kernels(Dots):
     """The text of the kernels of one dtype on one target."""
 
     def text(self) -> str:
         """Every function of the family and the declarations they need."""
-        parts = [self.entry(), self.inner(), self.thin(), self.outer(), self.pack()]
-        parts += [self.panel(self.nv, False)]
-        parts += [self.panel(nv, True) for nv in range(1, self.nv + 1)]
+        parts = [self.entry(), self.packed_product(), self.clear(), self.blocked("plain")]
+        parts += [self.blocked("panels"), self.wide(), self.stream(), self.dots(), self.flush(), self.strips(), self.copy()]
+        parts += [self.pack_all(), self.pack(), self.panel(self.nv), self.panel(self.nv // 2)]
         if self.target.blas:
             parts.append(self.blas_call())
         return "\n\n".join([*parts, self.declarations()]) + "\n"
@@ -78,245 +114,164 @@ class _Kernels(Tiles):
         return "\n".join(
             [
                 f"declare {v} @llvm.masked.load.{name}.p0(ptr, i32, {mask}, {v})",
+                "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
                 f"declare void @llvm.masked.store.{name}.p0({v}, ptr, i32, {mask})",
                 f"attributes #0 = {{ noinline nounwind {self.target.attributes} }}",
             ]
         )
 
-    # -- one or two rows ---------------------------------------------------------------------
-
-    def thin(self) -> str:
-        """One or two rows: so many columns at once that b is read in long runs."""
-        self.function("thin", MATRICES)
-        code = self.code
-        width = THIN * self.lanes
-        rows = self.loop("i", 0, [])
-        a = self.at("%a", self.op("mul", rows.index, "%ars"))
-        c = self.at("%c", self.op("mul", rows.index, "%crs"))
-        most = self.op("sub", "%n", self.op("srem", "%n", width))
-        full, rest, last = code.fresh("full"), code.fresh("rest"), code.fresh("last")
-        ends, before = code.fresh("end"), code.label
-        code.emit(f"br i1 {self.test('sgt', most, 0)}, label %{full}, label %{rest}")
-        code.block(full)
-        cols = self.loop("j", 0, [])
-        corners = (a, self.at("%b", cols.index), self.at(c, cols.index))
-        self.tile(1, THIN, corners, "1", "")
-        following = self.op("add", cols.index, width)
-        cols.close(following, self.test("slt", following, most), [])
-        after = code.label
-        code.emit(f"br label %{rest}")
-        code.block(rest)
-        first = code.value(f"phi i64 [ 0, %{before} ], [ {most}, %{after} ]")
-        code.emit(f"br i1 {self.test('slt', first, '%n')}, label %{last}, label %{ends}")
-        code.block(last)
-        cols = self.loop("j", first, [])
-        mask = self.lane_mask(self.smaller(self.op("sub", "%n", cols.index), self.lanes))
-        corners = (a, self.at("%b", cols.index), self.at(c, cols.index))
-        self.tile(1, 1, corners, "1", mask)
-        following = self.op("add", cols.index, self.lanes)
-        cols.close(following, self.test("slt", following, "%n"), [])
-        code.emit(f"br label %{ends}")
-        code.block(ends)
-        following = self.op("add", rows.index, 1)
-        rows.close(following, self.test("slt", following, "%m"), [])
-        code.emit("ret void")
-        return self.finish()
-
     # -- blocks of k, rows and columns -------------------------------------------------------
 
-    def outer(self) -> str:
-        """Blocks of k by blocks of rows by panels of columns."""
-        self.function("outer", MATRICES)
+    def blocked(self, form: str) -> str:
+        """Blocks of k by blocks of rows by panels of columns, for b ``plain`` or in ``panels``."""
+        plain = form == "plain"
+        b = B if plain else "ptr noalias nocapture readonly %b, "
+        self.function(form, f"{A} {b} {C} {SIZES}")
+        panel = self.scratch(KC * self.nr) if plain else ""
+        width = KC + self.lanes  # rows of a copy, so that they share no cache sets
+        most = SPACE // self.size // width // self.mr * self.mr
+        space = self.scratch(most * width)
+        copy = self.copy_panels() if plain else ""
+        many = self.logic("and", self.test("sge", "%n", COPY_PANELS * self.nr),
+                          self.test("sge", self.op("mul", "%m", "%k"), COPY_SIZE))
+        split = self.logic("and", self.test("ne", "%acs", 1), many)
+        spread = self.logic("and", self.test("eq", "%acs", 1), many, self.clash("%ars"))
+        block = self.block_rows(most, self.logic("or", split, spread))
+        first = self.few_rows(plain)
+        self.leave_if(self.test("eq", first, "%n"))
+        with self.each("p", 0, "%k", KC) as p:
+            depth = self.smaller(self.op("sub", "%k", p), KC)
+            later = self.logic("or", "%acc", self.test("sgt", p, 0))
+            with self.each("i", 0, "%m", block) as i:
+                rows = self.smaller(self.op("sub", "%m", i), block)
+                a = self.corner("%a", (i, "%ars"), (p, "%acs"))
+                with self.when(split):
+                    self.call("strips", f"ptr {a}, i64 %ars, i64 %acs, i64 {rows}, i64 {depth}, "
+                              f"ptr {space}")
+                with self.when(spread):
+                    self.call("copy", f"ptr {a}, i64 %ars, i64 {rows}, i64 {depth}, "
+                              f"ptr {space}, i64 {width}")
+                a = self.pick(self.logic("or", split, spread), space, a, "ptr")
+                ars = self.pick(spread, width, "%ars")
+                operands = f"ptr {a}, i64 {ars}, i64 %acs, i1 {split}"
+                c = self.corner("%c", (i, "%crs"))
+                self.all_panels(operands, c, rows, (p, depth, later, first), (copy, panel))
+        return self.finish()
+
+    def clash(self, stride: str) -> str:
+        """Whether rows ``stride`` apart fall into the same sets of the first-level cache."""
+        return self.test("eq", self.op("and", stride, WAY // self.size - 1), 0)
+
+    def block_rows(self, most: int, copied: str) -> str:
+        """How many rows of a block: all, or even parts, of no more than ``most`` if they are
+        ``copied``."""
         code = self.code
-        panel = self.scratch("panel", KC * self.nr)
-        tile = self.scratch("tile", CHUNK * self.nr)
-        straight = self.test("eq", "%ccs", 1)
-        flat = self.test("eq", "%bcs", 1)
+        limit = self.pick(copied, most, 4 * most)
+        before = code.label
+        with self.when(self.test("sgt", "%m", limit)):
+            parts = self.op("sdiv", self.op("add", "%m", self.op("sub", limit, 1)), limit)
+            size = self.op("sdiv", self.op("add", "%m", self.op("sub", parts, 1)), parts)
+            sixes = self.op("sdiv", self.op("add", size, self.mr - 1), self.mr)
+            even, after = self.op("mul", sixes, self.mr), code.label
+        return code.value(f"phi i64 [ %m, %{before} ], [ {even}, %{after} ]")
+
+    def copy_panels(self) -> str:
+        """Whether b is copied: always if its rows are not contiguous."""
         far = self.logic(
-            "and", self.test("sge", "%m", PACK_ROWS), self.test("sgt", "%brs", self.nr)
-        )
-        pack = self.logic("or", self.logic("xor", flat, "true"), far)
-        narrow = self.test("sle", "%n", 2 * self.nr)
-        block = self.pick(straight, self.pick(narrow, "%m", MC), CHUNK)
-        depth = self.loop("p", 0, [])
-        kc = self.smaller(self.op("sub", "%k", depth.index), KC)
-        later = self.logic("or", "%acc", self.test("sgt", depth.index, 0))
-        rows = self.loop("i", 0, [])
-        mc = self.smaller(self.op("sub", "%m", rows.index), block)
-        shift = self.op("mul", rows.index, "%ars")
-        a = self.at("%a", self.op("add", shift, self.op("mul", depth.index, "%acs")))
-        cols = self.loop("j", 0, [])
-        nc = self.smaller(self.op("sub", "%n", cols.index), self.nr)
-        shift = self.op("mul", depth.index, "%brs")
-        b = self.at("%b", self.op("add", shift, self.op("mul", cols.index, "%bcs")))
-        shift = self.op("mul", rows.index, "%crs")
-        c = self.at("%c", self.op("add", shift, self.op("mul", cols.index, "%ccs")))
-        b, brs = self.packed(pack, b, nc, kc, panel)
-        direct_c = self.pick(straight, c, tile, "ptr")
-        direct_crs = self.pick(straight, "%crs", self.nr)
-        add = self.logic("and", later, straight)
-        self.dispatch(
-            f"ptr {a}, i64 %ars, i64 %acs, ptr {b}, i64 {brs}, ptr {direct_c}, "
-            f"i64 {direct_crs}, i64 {mc}, i64 {kc}",
-            nc,
-            add,
-        )
-        self.scatter(straight, tile, c, mc, nc, later)
-        for loop, step, end in ((cols, self.nr, "%n"), (rows, block, "%m"), (depth, KC, "%k")):
-            following = self.op("add", loop.index, step)
-            loop.close(following, self.test("slt", following, end), [])
-        code.emit("ret void")
-        return self.finish()
+            "and", self.test("sge", "%m", PACK_ROWS), self.test("sgt", "%brs", FAR // self.size))
+        return self.logic("or", self.test("ne", "%bcs", 1), far)
 
-    def scratch(self, name: str, count: int) -> str:
-        """Stack space for ``count`` elements."""
-        return self.code.value(f"alloca [{count} x {self.t}], align 64  ; {name}")
-
-    def packed(self, pack: str, b: str, nc: str, kc: str, panel: str) -> tuple[str, str]:
-        """b itself, or its copy in ``panel`` if ``pack``; and the distance of its rows."""
-        code = self.code
-        copy, ready, before = code.fresh("copy"), code.fresh("ready"), code.label
-        some = self.logic("and", pack, self.test("sgt", kc, 0))
-        code.emit(f"br i1 {some}, label %{copy}, label %{ready}")
-        code.block(copy)
-        code.emit(
-            f"call void @pack_{self.dtype}(ptr {b}, i64 %brs, i64 %bcs, i64 {nc}, i64 {kc}, "
-            f"ptr {panel})"
-        )
-        code.emit(f"br label %{ready}")
-        code.block(ready)
-        place = code.value(f"phi ptr [ {b}, %{before} ], [ {panel}, %{copy} ]")
-        return place, code.value(f"phi i64 [ %brs, %{before} ], [ {self.nr}, %{copy} ]")
-
-    def dispatch(self, operands: str, nc: str, add: str) -> None:
-        """Call the panel that fits ``nc`` columns."""
-        code = self.code
-        above = self.op("sub", nc, 1)
-        before = self.op("and", above, -self.lanes)
-        last = self.op("sub", nc, before)
-        whole = self.test("eq", nc, self.nr)
-        number = self.op("lshr", before, self.lanes.bit_length() - 1)
-        choice = self.pick(whole, self.nv, number)
-        labels = [code.fresh("panel") for _ in range(self.nv + 1)]
-        join = code.fresh("join")
-        cases = " ".join(f"i64 {i}, label %{x}" for i, x in enumerate(labels[:-1]))
-        code.emit(f"switch i64 {choice}, label %{labels[-1]} [ {cases} ]")
-        for i, label in enumerate(labels):
-            name = f"panel{self.nv}" if i == self.nv else f"panel{i + 1}m"
-            code.block(label)
-            code.emit(f"call void @{name}_{self.dtype}({operands}, i64 {last}, i1 {add})")
-            code.emit(f"br label %{join}")
-        code.block(join)
-
-    def scatter(self, straight: str, tile: str, c: str, mc: str, nc: str, later: str) -> None:
-        """Where c has no unit stride, move the finished chunk from scratch into it."""
-        code = self.code
-        enter, leave = code.fresh("scatter"), code.fresh("leave")
-        code.emit(f"br i1 {straight}, label %{leave}, label %{enter}")
-        code.block(enter)
-        rows = self.loop("i", 0, [])
-        source = self.at(tile, self.op("mul", rows.index, self.nr))
-        target = self.at(c, self.op("mul", rows.index, "%crs"))
-        cols = self.loop("j", 0, [])
-        place = self.at(target, self.op("mul", cols.index, "%ccs"))
-        value = code.value(f"load {self.t}, ptr {self.at(source, cols.index)}, align {self.size}")
-        self.put(place, value, later)
-        for loop, end in ((cols, nc), (rows, mc)):
-            following = self.op("add", loop.index, 1)
-            loop.close(following, self.test("slt", following, end), [])
-        code.emit(f"br label %{leave}")
-        code.block(leave)
-
-    def put(self, place: str, value: str, add: str) -> None:
-        """*place = value, or *place += value if ``add``."""
-        old = self.code.value(f"load {self.t}, ptr {place}, align {self.size}")
-        total = self.code.value(f"fadd {self.t} {old}, {value}")
-        final = self.pick(add, total, value, self.t)
-        self.code.emit(f"store {self.t} {final}, ptr {place}, align {self.size}")
-
-    # -- dot products ------------------------------------------------------------------------
-
-    def inner(self) -> str:
-        """a and b contiguous along k: tiles of dot products, vectors along k."""
-        self.function("inner", MATRICES)
-        code = self.code
-        whole = self.op("and", "%k", -self.lanes)
-        mask = self.lane_mask(self.op("sub", "%k", whole))
-        rows = self.loop("i", 0, [])
-        left = self.op("sub", "%m", rows.index)
-        a = self.at("%a", self.op("mul", rows.index, "%ars"))
-        c = self.at("%c", self.op("mul", rows.index, "%crs"))
-        cols = self.loop("j", 0, [])
-        self.dots(2, 4, a, c, left, cols.index, whole, mask)
-        following = self.op("add", cols.index, 4)
-        cols.close(following, self.test("slt", following, "%n"), [])
-        following = self.op("add", rows.index, 2)
-        rows.close(following, self.test("slt", following, "%m"), [])
-        code.emit("ret void")
-        return self.finish()
-
-    def dots(
-        self, mr: int, nr: int, a: str, c: str, left: str, j: str, whole: str, mask: str
+    def all_panels(
+        self, a: str, c: str, rows: str, block: tuple[str, str, str, str], copy: tuple[str, str]
     ) -> None:
-        """mr x nr dot products from row ``a`` and column ``j`` on."""
-        code = self.code
-        left_cols = self.op("sub", "%n", j)
-        a_rows = self.rows(a, "%ars", mr, left)
-        b_cols = self.rows(self.at("%b", self.op("mul", j, "%bcs")), "%bcs", nr, left_cols)
-        c_rows = self.rows(self.at(c, self.op("mul", j, "%ccs")), "%crs", mr, left)
-        places = [p for row in c_rows for p in self.rows(row, "%ccs", nr, left_cols)]
-        head, tail, start = code.fresh("head"), code.fresh("tail"), code.label
-        code.emit(f"br i1 {self.test('sgt', whole, 0)}, label %{head}, label %{tail}")
-        code.block(head)
-        loop = self.loop("k", 0, [("zeroinitializer", self.v)] * (mr * nr))
-        new = self.dot_step(a_rows, b_cols, loop.index, loop.values, "")
-        following = self.op("add", loop.index, self.lanes)
-        loop.close(following, self.test("slt", following, whole), new)
-        after = code.label
-        code.emit(f"br label %{tail}")
-        code.block(tail)
-        sums = [
-            code.value(f"phi {self.v} [ zeroinitializer, %{start} ], [ {x}, %{after} ]")
-            for x in new
-        ]
-        sums = self.dot_step(a_rows, b_cols, whole, sums, mask)
-        totals = [
-            code.value(
-                f"call reassoc {self.t} @llvm.vector.reduce.fadd.{self.suffix}"
-                f"({self.t} 0.0, {self.v} {x})"
-            )
-            for x in sums
-        ]
-        olds = [code.value(f"load {self.t}, ptr {p}, align {self.size}") for p in places]
-        finals = [
-            self.pick("%acc", code.value(f"fadd {self.t} {old}, {x}"), x, self.t)
-            for old, x in zip(olds, totals, strict=True)
-        ]
-        for value, place in zip(finals, places, strict=True):
-            code.emit(f"store {self.t} {value}, ptr {place}, align {self.size}")
+        """Some rows times all panels."""
+        p, depth, later, first = block
+        plain = bool(copy[0])
+        if plain:
+            start = self.corner("%b", (p, "%brs"))
+            brs, bcs = "%brs", "%bcs"
+        else:
+            start = self.corner("%b", (p, self.nr))
+            brs, bcs = str(self.nr), "%k"
+        with self.each("j", first, "%n", self.nr) as j:
+            cols = self.smaller(self.op("sub", "%n", j), self.nr)
+            b, step = self.corner(start, (j, bcs)), brs
+            if plain:
+                whole = self.logic("or", self.test("eq", cols, self.nr), self.test("eq", cols, self.nr // 2))
+                short = self.negated(whole)
+                b, step = self.copied(self.logic("or", copy[0], short), b, cols, depth, copy[1])
+            place = self.corner(c, (j, "%ccs"))
+            more = self.test("slt", self.op("add", j, self.nr), "%n")
+            if plain:
+                more = self.logic("and", more, self.test("eq", "%bcs", 1))
+            nxt = self.corner(start, (self.op("add", j, self.nr), bcs))
+            nxt, nstep = self.pick(more, nxt, b, "ptr"), self.pick(more, brs, step)
+            operands = (f"{a}, ptr {b}, i64 {step}, ptr {nxt}, i64 {nstep}, ptr {place}, i64 %crs, "
+                        f"i64 %ccs, i64 {rows}, i64 {cols}, i64 {depth}, i1 {later}")
+            narrow = self.test("sle", cols, self.nr // 2)
+            with self.when(narrow):
+                self.call(f"panel{self.nv // 2}", operands)
+            with self.when(self.negated(narrow)):
+                self.call(f"panel{self.nv}", operands)
 
-    def dot_step(
-        self, a_rows: list[str], b_cols: list[str], p: str, sums: list[str], mask: str
-    ) -> list[str]:
-        """The sums after one more vector of k."""
-        left = [self.vector_load(self.at(x, p), mask) for x in a_rows]
-        right = [self.vector_load(self.at(x, p), mask) for x in b_cols]
-        pairs = [(x, y) for x in left for y in right]
-        return [self.fused(x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
+    def few_rows(self, plain: bool) -> str:
+        """Up to three rows have ways of their own.  The first column that is left."""
+        code, counts = self.code, self.wide_panels
+        if plain:
+            first = self.op("and", "%n", -self.lanes)
+            enough = self.logic("and", self.test("eq", "%bcs", 1), self.test("sge", "%n", 4 * self.nr))
+        else:
+            width = self.pick(self.test("eq", "%m", 1), counts[1], counts.get(2, 1))
+            first = self.op("and", "%n", self.op("mul", width, -self.nr))
+            enough = self.test("sgt", first, 0)
+        most = 3 if plain else max(counts)
+        fit = self.logic("and", enough, self.test("eq", "%ccs", 1), self.test("sle", "%m", most))
+        before = code.label
+        with self.when(fit):
+            sizes = f"ptr %c, i64 %crs, i64 %m, i64 {first}, i64 %k, i1 %acc"
+            b = "ptr %b, i64 %brs" if plain else "ptr %b"
+            self.call("stream" if plain else "wide", f"ptr %a, i64 %ars, i64 %acs, {b}, {sizes}")
+            after = code.label
+        return code.value(f"phi i64 [ {first}, %{after} ], [ 0, %{before} ]")
+
+    def copied(self, copy: str, b: str, cols: str, depth: str, panel: str) -> tuple[str, str]:
+        """b itself, or its copy in ``panel`` if ``copy``; and the distance of its rows."""
+        with self.when(copy):
+            self.call("pack", f"ptr {b}, i64 %brs, i64 %bcs, i64 {cols}, i64 {depth}, ptr {panel}")
+        return self.pick(copy, panel, b, "ptr"), self.pick(copy, self.nr, "%brs")
 
     # -- the decision --------------------------------------------------------------------------
 
+    def clear(self) -> str:
+        """c = 0."""
+        self.function("clear", f"{C} i64 %m, i64 %n")
+        with self.each("i", 0, "%m", 1) as i:
+            row = self.corner("%c", (i, "%crs"))
+            with self.each("j", 0, "%n", 1) as j:
+                self.store("0.0", self.corner(row, (j, "%ccs")), self.t)
+        return self.finish()
+
+    def guard(self) -> None:
+        """Leave where nothing is to be multiplied."""
+        none = self.logic("or", self.test("sle", "%m", 0), self.test("sle", "%n", 0))
+        self.leave_if(none)
+        empty = self.test("sle", "%k", 0)
+        with self.when(self.logic("and", empty, self.negated("%acc"))):
+            self.call("clear", "ptr %c, i64 %crs, i64 %ccs, i64 %m, i64 %n")
+        self.leave_if(empty)
+
+    def packed_product(self) -> str:
+        """The product whose b is in panels."""
+        self.function("gemm_packed", f"{A} ptr noalias nocapture readonly %b, {C} {SIZES}")
+        self.guard()
+        matrices = [f"ptr %{x}, i64 %{x}rs, i64 %{x}cs" for x in "ac"]
+        self.call("panels", matrices[0], "ptr %b", matrices[1], SIZES)
+        return self.finish()
+
     def entry(self) -> str:
         """Choose the way to compute one product."""
-        self.function("gemm", MATRICES)
-        code = self.code
-        some, work = code.fresh("some"), code.fresh("work")
-        empty = code.fresh("empty")
-        any_ = self.logic("and", self.test("sgt", "%m", 0), self.test("sgt", "%n", 0))
-        code.emit(f"br i1 {any_}, label %{some}, label %{empty}")
-        code.block(empty)
-        code.emit("ret void")
-        code.block(some)
+        self.function("gemm", f"{A} {B} {C} {SIZES}")
+        self.guard()
         column = self.logic("and", self.test("eq", "%n", 1), self.test("sgt", "%m", 1))
         steep = self.logic("and", self.test("ne", "%ccs", 1), self.test("eq", "%crs", 1))
         swap = self.logic("or", column, steep)
@@ -330,47 +285,24 @@ class _Kernels(Tiles):
         ]
         three = ["%c", self.pick(swap, "%ccs", "%crs"), self.pick(swap, "%crs", "%ccs")]
         m, n = self.pick(swap, "%n", "%m"), self.pick(swap, "%m", "%n")
-        operands = ", ".join(
-            [f"ptr {x[0]}, i64 {x[1]}, i64 {x[2]}" for x in (one, two, three)]
-            + [f"i64 {m}, i64 {n}, i64 %k, i1 %acc"]
-        )
+        sizes = f"i64 {m}, i64 {n}, i64 %k, i1 %acc"
+        a, b, c = (f"ptr {x[0]}, i64 {x[1]}, i64 {x[2]}" for x in (one, two, three))
         if self.target.blas:
-            self.try_blas(one, two, three, m, n, operands)
-        code.emit(f"br label %{work}")
-        code.block(work)
-        self.own_kernel(one, two, three, m, operands)
-        return self.finish()
-
-    def own_kernel(self, a: list[str], b: list[str], c: list[str], m: str, operands: str) -> None:
-        """Call the kernel of this module that fits the strides and the number of rows."""
-        code = self.code
-        dots, other, thin, tiles = (code.fresh(s) for s in ("dots", "other", "thin", "tiles"))
+            self.try_blas(one, two, three, m, n, f"{a}, {b}, {c}, {sizes}")
         contiguous = self.logic(
-            "and",
-            self.test("eq", a[2], 1),
-            self.test("eq", b[1], 1),
-            self.test("ne", b[2], 1),
-            self.test("sle", m, INNER_ROWS),
+            "and", self.test("eq", one[2], 1), self.test("eq", two[1], 1),
+            self.test("sge", "%k", DOT_K),
         )
-        code.emit(f"br i1 {contiguous}, label %{dots}, label %{other}")
-        code.block(other)
-        flat = self.logic(
-            "and",
-            self.test("eq", b[2], 1),
-            self.test("eq", c[2], 1),
-            self.test("sle", m, THIN_ROWS),
-        )
-        code.emit(f"br i1 {flat}, label %{thin}, label %{tiles}")
-        for label, name in ((dots, "inner"), (thin, "thin"), (tiles, "outer")):
-            code.block(label)
-            code.emit(f"call void @{name}_{self.dtype}({operands})")
-            code.emit("ret void")
+        with self.when(contiguous):
+            self.call("dots", a, f"ptr {two[0]}, i64 {two[2]}", c, sizes)
+        with self.when(self.negated(contiguous)):
+            self.call("plain", a, b, c, sizes)
+        return self.finish()
 
     def try_blas(
         self, a: list[str], b: list[str], c: list[str], m: str, n: str, operands: str
     ) -> None:
         """Leave through BLAS if the product is large and BLAS can express the strides."""
-        code = self.code
         sides = [self.test("sge", x, BLAS_SIDE) for x in (m, n, "%k")]
         work = self.op("mul", self.op("mul", m, n), "%k")
         good = self.logic("and", *sides, self.test("sge", work, BLAS_WORK))
@@ -379,17 +311,14 @@ class _Kernels(Tiles):
             plain = self.logic("and", self.test("eq", x[2], 1), self.test("sge", x[1], inner))
             turned = self.logic("and", self.test("eq", x[1], 1), self.test("sge", x[2], outer))
             good = self.logic("and", good, self.logic("or", plain, turned))
-        call, own = code.fresh("blas"), code.fresh("own")
-        code.emit(f"br i1 {good}, label %{call}, label %{own}")
-        code.block(call)
-        code.emit(f"call void @blas_{self.dtype}({operands})")
-        code.emit("ret void")
-        code.block(own)
+        with self.when(good):
+            self.call("blas", operands)
+        self.leave_if(good)
 
     def blas_call(self) -> str:
         """Hand a product over to BLAS; c has unit stride along n."""
         name = blas_symbol(self.dtype, self.target.blas)
-        self.function("blas", MATRICES)
+        self.function("blas", f"{A} {B} {C} {SIZES}")
         plain_a, plain_b = self.test("eq", "%acs", 1), self.test("eq", "%bcs", 1)
         lda, ldb = self.pick(plain_a, "%ars", "%acs"), self.pick(plain_b, "%brs", "%bcs")
         one = f"{self.t} 1.0"
@@ -417,7 +346,6 @@ class _Kernels(Tiles):
             order = [*slots[:5], alpha, "%b", slots[5], "%a", slots[6], beta, "%c", slots[7]]
             self.code.emit(f"call void @{name}({', '.join(f'ptr {x}' for x in order)})")
             parameters = ", ".join(["ptr"] * 13)
-        self.code.emit("ret void")
         return self.finish() + f"\n\ndeclare void @{name}({parameters})"
 
     def slot(self, kind: str, value: str) -> str:

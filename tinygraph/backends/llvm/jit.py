@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
-from tinygraph.backends.llvm import blas, gemm
+from tinygraph.backends.llvm import blas, gemm, parts, threads
 from tinygraph.backends.llvm.emit import VECTORISE, emit
 from tinygraph.dtypes import DType, float32, float64
 from tinygraph.errors import InternalError
-from tinygraph.loops.language import Gemm, Program, walk
+from tinygraph.loops.language import For, Gemm, Program, walk
 
 KERNELS = 1  # goes into the cache key: count it up when emitted code changes its meaning
 
@@ -36,7 +36,7 @@ class ObjectCode:
     data      the object files, the program's own and those of the products it calls
     llvm_ir   the module before optimisation
     seconds   what emitting, optimising and code generation took together
-    symbols   the BLAS symbols that the object imports
+    symbols   what the object imports: products of BLAS, the pool of threads
     """
 
     name: str
@@ -161,12 +161,23 @@ def compile_program(
     start = time.perf_counter()
     target = target or host()
     text = emit(program, target)
-    module = _optimised(text, program.name, opt_level)
     used = _gemm_dtypes(program)
-    files = [_machine().emit_object(module), *(_product_kernels(d, target) for d in used)]
+    files = [*_object_files(text, program.name, opt_level),
+             *(_product_kernels(d, target) for d in used)]
     symbols = tuple(gemm.blas_symbol(d, target.blas) for d in used if target.blas)
+    if any(isinstance(s, For) and s.mode == "parallel" for s in walk(program.body)):
+        symbols += (threads.SYMBOL,)
     seconds = time.perf_counter() - start
     return ObjectCode(program.name, _join(files), text, seconds, symbols)
+
+
+def _object_files(text: str, name: str, opt_level: int) -> list[bytes]:
+    """The code of a module, as object files that make it up together."""
+    def compiled(part: str) -> bytes:
+        machine = _new_machine()
+        return parts.object_file(machine, _optimised(part, name, opt_level, machine))
+
+    return parts.side_by_side(compiled, parts.cut(text, parts.processors()))
 
 
 def prepare_products(dtypes: Iterable[DType]) -> None:
@@ -190,13 +201,13 @@ def _products(dtype: DType, target: gemm.Target) -> Future[bytes]:
 def _begin_products(dtype: DType, target: gemm.Target, process: int) -> Future[bytes]:
     """``process``: a fork has none of its parent's threads, and begins anew."""
     future: Future[bytes] = Future()
-    machine = _machine()
+    machine = _new_machine()
 
     def work() -> None:
         # Register tiles are written as they shall run, so there is nothing to optimise.
         try:
             module = _parsed(gemm.kernels(dtype, target), f"{dtype} products")
-            future.set_result(machine.emit_object(module))
+            future.set_result(parts.object_file(machine, module))
         except BaseException as error:  # the waiting thread raises it
             future.set_exception(error)
 
@@ -232,12 +243,14 @@ def _parsed(text: str, name: str) -> llvm.ModuleRef:
     return module
 
 
-def _optimised(text: str, name: str, opt_level: int) -> llvm.ModuleRef:
-    """The module of ``text`` after the optimiser: 0 nothing, 1 five passes, 2 and 3 all."""
+def _optimised(text: str, name: str, opt_level: int, machine: llvm.TargetMachine | None = None
+               ) -> llvm.ModuleRef:
+    """The module of ``text`` after the optimiser: 0 nothing, 1 five passes, 2 and 3 all.
+    ``machine``: one that nobody else uses; without it, no two threads come here at once."""
     module = _parsed(text, name)
     options = llvm.create_pipeline_tuning_options(speed_level=opt_level)
     options.loop_vectorization = options.slp_vectorization = opt_level >= 2
-    builder = llvm.create_pass_builder(_machine(), options)
+    builder = llvm.create_pass_builder(machine or _machine(), options)
     if opt_level == 1:
         passes = llvm.create_new_module_pass_manager()
         passes.add_sroa_pass()
@@ -245,7 +258,10 @@ def _optimised(text: str, name: str, opt_level: int) -> llvm.ModuleRef:
         passes.add_instruction_combine_pass()
         passes.add_new_gvn_pass()
         passes.add_dead_code_elimination_pass()
-        passes.run(module, builder)
+        if machine is None:
+            passes.run(module, builder)
+        else:
+            parts.run_passes(passes, module, builder)
     elif VECTORISE in text:
         builder.getModulePassManager().run(module, builder)
     elif opt_level:
@@ -260,6 +276,11 @@ def _optimised(text: str, name: str, opt_level: int) -> llvm.ModuleRef:
 def _gemm_dtypes(program: Program) -> list[DType]:
     used = {s.c.buffer.dtype for s in walk(program.body) if isinstance(s, Gemm)}
     return sorted(used, key=str)
+
+
+def panel(dtype: DType) -> int:
+    """How many columns of a matrix this machine's products pack together."""
+    return gemm.panel(dtype, host())
 
 
 def load(code: ObjectCode) -> Native:
@@ -280,7 +301,7 @@ def load(code: ObjectCode) -> Native:
 
 
 def _imports(code: ObjectCode) -> dict[str, int]:
-    """The addresses of the BLAS symbols that ``code`` needs."""
+    """The addresses of the symbols that ``code`` needs."""
     if not code.symbols:
         return {}
     found = blas.find()
@@ -288,6 +309,8 @@ def _imports(code: ObjectCode) -> dict[str, int]:
     if found is not None:
         known[gemm.blas_symbol(float32, found.convention)] = found.sgemm
         known[gemm.blas_symbol(float64, found.convention)] = found.dgemm
+    if threads.SYMBOL in code.symbols:
+        known[threads.SYMBOL] = threads.address()
     missing = [s for s in code.symbols if s not in known]
     if missing:
         raise RuntimeError(

@@ -68,7 +68,8 @@ class Values:
         self.promoted: dict[int, str] = {}
         self.declarations: set[str] = set()
         self.allocas: list[str] = []
-        self.kernels: dict[str, str] = {}  # text of a vector loop's function --> its name
+        self.kernels: dict[str, str] = {}  # text of a nest's function --> its name
+        self.tasks: dict[str, str] = {}  # text of a parallel loop's function --> its name
         self.group = ""  # access group of the vector loop being written, or ""
         self.vector_var: Var | None = None
         self.epoch = 0  # counts moments at which memory may have changed

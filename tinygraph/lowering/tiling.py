@@ -1,0 +1,223 @@
+"""Cutting the batch of a scan into tiles: each tile runs the whole loop on its own rows.
+
+Where no step mixes the rows of the batch, the loop over time can stand inside a loop over tiles
+of rows.  Tiles are independent, so threads may share them; what a step leaves in memory for the
+next is the tile's, and small.  Every element is computed by the same operations in the same order
+whatever the tiles are: results do not depend on the number of threads, not by a bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tinygraph.dims import THREADS, Dim, Sym, dim, floordiv, maximum, minimum
+from tinygraph.dtypes import int64
+from tinygraph.graph import Graph, Node, Type, Value, map_op, subgraphs
+from tinygraph.loops import build as E
+from tinygraph.loops.language import TRANSCENDENTAL, Expr, Var
+from tinygraph.lowering.view import View, element_count
+from tinygraph.ops.arithmetic import Arithmetic, Broadcast, Constant, Elemwise, Reduce
+from tinygraph.ops.linalg import Dot
+from tinygraph.ops.views import (
+    Concatenate,
+    Region,
+    Reshape,
+    SetSlice,
+    Slice,
+    Squeeze,
+    Transpose,
+    Unslice,
+)
+from tinygraph.scan_module.op import Scan
+
+ROWS = 8  # rows of a tile are a multiple of this, so that vectors over the batch are full
+TRANSCENDENTAL_WORK = 16  # multiply-adds that take about as long as one exp
+WORK = 1 << 17  # multiply-adds that are worth another thread (about 5 microseconds)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """``batch`` rows as ``count`` tiles of ``most`` rows, the last with what is left.
+
+    ``rows`` is the symbol that stands for the rows of a tile within it; ``index``, ``start`` and
+    ``here`` are the tile, its first row and its number of rows as the program names them.
+    """
+
+    batch: Sym
+    rows: Sym
+    count: Dim
+    most: Dim
+    index: Var
+    start: Var
+    here: Var
+
+    def inside(self, d: Dim) -> Dim:
+        """A size of the whole as a size of one tile."""
+        return d.substitute(lambda s: dim(self.rows) if s == self.batch else dim(s))
+
+    def largest(self, d: Dim) -> Dim:
+        """A size of one tile, for the largest tile."""
+        return d.substitute(lambda s: self.most if s == self.rows else dim(s))
+
+    def cut(self, view: View) -> View:
+        """The part of a view of the whole that is this tile's."""
+        for axis, d in enumerate(view.dims):
+            if d.symbol == self.batch:
+                step = E.mul(self.start, view.sizes.expr(view.strides[axis]))
+                dims = (*view.dims[:axis], dim(self.rows), *view.dims[axis + 1:])
+                return replace(view, offset=E.add(view.offset, step), dims=dims)
+        return view
+
+    def body(self, graph: Graph) -> Graph:
+        """A step over the whole batch as a step over one tile."""
+        inputs = tuple(Arithmetic(self._type(v.type), name=v.name, source=v.source)
+                       for v in graph.inputs)
+        memo: dict[Value, Value] = dict(zip(graph.inputs, inputs, strict=True))
+        for node in graph.nodes():
+            op = map_op(node.op, self.inside, self.body)
+            types = tuple(self._type(v.type) for v in node.outputs)
+            new = Node(op, tuple(memo[v] for v in node.inputs), types, cls=Arithmetic,
+                       source=node.outputs[0].source)
+            for old, made in zip(node.outputs, new.outputs, strict=True):
+                made.name = old.name
+                memo[old] = made
+        return Graph(inputs, tuple(memo[v] for v in graph.outputs))
+
+    def _type(self, t: Type) -> Type:
+        return t.with_dims(self.inside(d) for d in t.dims)
+
+    def bind(self, b: E.Builder, tile: Expr, size: Expr, most: Expr) -> None:
+        """Name what a tile needs, at the head of its loop; ``size``: rows of the whole."""
+        start = b.let(E.mul(tile, most), self.start.name)
+        left = E.maximum(E.sub(size, start), E.index(0))
+        here = b.let(E.minimum(left, most), self.here.name)
+        assert (start.name, here.name) == (self.start.name, self.here.name)
+
+
+def tiling(op: Scan, names: tuple[str, str, str]) -> Tiling | None:
+    """How to cut the batch of ``op`` into tiles, if its steps allow that; ``names`` are free."""
+    batch = _batch(op)
+    if batch is None:
+        return None
+    b = dim(batch)
+    enough = floordiv(op.n_steps * work(op.body), dim(WORK))
+    count = maximum(dim(1), minimum(minimum(dim(THREADS), floordiv(b + (ROWS - 1), dim(ROWS))),
+                                    enough))
+    most = floordiv(b + (count * ROWS - 1), count * ROWS) * ROWS
+    index, start, here = (Var(name, int64) for name in names)
+    return Tiling(batch, Sym("rows"), count, most, index, start, here)
+
+
+def work(graph: Graph) -> Dim:
+    """Roughly the multiply-adds of one step, as a polynomial of sizes."""
+    total = dim(0)
+    for node in graph.nodes():
+        out = node.outputs[0].type
+        if isinstance(node.op, Dot):
+            sizes = dict(zip((*node.op.a, *node.op.b),
+                             (*node.inputs[0].type.dims, *node.inputs[1].type.dims), strict=True))
+            total = total + element_count(tuple(sizes.values()))
+        elif isinstance(node.op, Elemwise):
+            weight = TRANSCENDENTAL_WORK if node.op.fn.name in TRANSCENDENTAL else 1
+            total = total + element_count(out.dims) * weight
+    return total
+
+
+def _batch(op: Scan) -> Sym | None:
+    """The symbol of an axis that every state and every row has, and that no step mixes."""
+    first = op.body.outputs[0].type.dims if op.body.outputs else ()
+    for d in first:
+        s = d.symbol
+        if s is not None and s not in op.n_steps.syms() and _independent(op.body, s) and all(
+                _axis(v, s) is not None for v in op.body.outputs):
+            return s
+    return None
+
+
+def _axis(v: Value, s: Sym) -> int | None:
+    """The axis of ``v`` whose size is ``s``."""
+    return next((k for k, d in enumerate(v.type.dims) if d.symbol == s), None)
+
+
+def _plain(v: Value, s: Sym) -> bool:
+    """Is ``s`` the size of at most one axis, and part of no other size?"""
+    mentions = [d for d in v.type.dims if s in d.syms()]
+    return len(mentions) <= 1 and all(d.symbol == s for d in mentions)
+
+
+def _independent(graph: Graph, s: Sym) -> bool:
+    """Is row i of every value made from rows i of its operands alone?"""
+    return all(_plain(v, s) for v in graph.inputs) and all(
+        all(_plain(v, s) for v in node.outputs) and _row_by_row(node, s)
+        for node in graph.nodes())
+
+
+def _row_by_row(node: Node, s: Sym) -> bool:
+    axes = [_axis(v, s) for v in node.inputs]
+    if all(a is None for a in axes):
+        # Made of nothing that has rows: it has none itself, or the same in all of them.
+        return isinstance(node.op, Broadcast) or all(_axis(v, s) is None for v in node.outputs) \
+            and not _reads_size(node, s)
+    out = _axis(node.outputs[0], s)
+    check = _CHECKS.get(type(node.op))
+    return out is not None and check is not None and check(node, axes, out)
+
+
+def _reads_size(node: Node, s: Sym) -> bool:
+    found = False
+
+    def note(d: Dim) -> Dim:
+        nonlocal found
+        found = found or s in d.syms()
+        return d
+
+    map_op(node.op, note, lambda g: g)
+    return found or bool(subgraphs(node.op))
+
+
+def _same_axis(node: Node, axes: list[int | None], out: int) -> bool:
+    return all(a is None or a == out for a in axes)
+
+
+def _always(node: Node, axes: list[int | None], out: int) -> bool:
+    return True
+
+
+def _broadcast(node: Node, axes: list[int | None], out: int) -> bool:
+    (axis,) = axes
+    assert axis is not None
+    return node.op.axes[axis] == out  # type: ignore[attr-defined]
+
+
+def _dot(node: Node, axes: list[int | None], out: int) -> bool:
+    label = node.op.out[out]  # type: ignore[attr-defined]
+    pairs = zip((node.op.a, node.op.b), axes, strict=True)  # type: ignore[attr-defined]
+    return all(axis is None or labels[axis] == label for labels, axis in pairs)
+
+
+def _whole(region: Region, axis: int, size: Dim) -> bool:
+    return (region.starts[axis] == 0 and region.steps[axis] == 1
+            and region.lengths[axis] == size)
+
+
+def _region(node: Node, axes: list[int | None], out: int) -> bool:
+    size = node.outputs[0].type.dims[out]
+    return _same_axis(node, axes, out) and _whole(
+        node.op.region, out, size)  # type: ignore[attr-defined]
+
+
+def _reshape(node: Node, axes: list[int | None], out: int) -> bool:
+    (axis,) = axes
+    before = node.inputs[0].type.dims[:axis]
+    return element_count(before) == element_count(node.outputs[0].type.dims[:out])
+
+
+def _concatenate(node: Node, axes: list[int | None], out: int) -> bool:
+    return all(a == out for a in axes) and node.op.axis != out  # type: ignore[attr-defined]
+
+
+_CHECKS = {
+    Elemwise: _same_axis, Broadcast: _broadcast, Reduce: _always, Dot: _dot, Slice: _region,
+    Unslice: _region, SetSlice: _region, Transpose: _always, Squeeze: _always,
+    Reshape: _reshape, Concatenate: _concatenate, Constant: _always,
+}

@@ -1,0 +1,132 @@
+"""inside: what only a loop reads, row by row, is computed in the loop.
+
+A bias that is added to the input products of all steps costs memory for all of them; in the step
+it costs nothing.  The same holds for products over so few features that they are a handful of
+multiply-adds for each element.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygraph.dims import Dim, dim
+from tinygraph.graph import Graph, Node, Value, apply
+from tinygraph.ops.arithmetic import Broadcast, Elemwise, broadcast_to
+from tinygraph.ops.linalg import Dot, Labels
+from tinygraph.ops.views import Region, Slice, axis_region, slice_, squeeze
+from tinygraph.passes.scan_edit import Operand, ScanEdit, is_scan
+from tinygraph.rewrite.engine import Context, Frame, Pass, everywhere, substitute
+
+FEW = 4  # a product over so few terms is done element by element
+
+
+def _inside(graph: Graph, context: Context) -> Graph:
+    return everywhere(graph, context, _inside_here)
+
+
+def _inside_here(graph: Graph, context: Context) -> Graph:
+    assert context.frame is not None
+    mapping: dict[Value, Any] = {}
+    for node in graph.nodes():
+        if is_scan(node):
+            edit = ScanEdit(node)
+            rows = _Rows(edit, context.frame)
+            moved = {seq.param: row for seq in list(edit.seqs)
+                     if (row := rows.of_sequence(seq)) is not None}
+            if moved:
+                edit.seqs = [seq for seq in edit.seqs if seq.param not in moved]
+                edit.substitute(moved)
+                done = edit.build(context.interner)
+                mapping.update(zip(node.outputs, (*done.carries, *done.stacks), strict=True))
+    return substitute(graph, mapping, context)
+
+
+class _Rows:
+    """Rows of outer values, computed in the step of a scan."""
+
+    def __init__(self, edit: ScanEdit, frame: Frame) -> None:
+        self.edit, self.frame = edit, frame
+
+    def of_sequence(self, seq: Operand) -> Any:
+        """The row of a sequence computed in the step, or None where it must stay a sequence."""
+        x, part = seq.outer, None
+        if self.frame.users(x) != 1 or x.type.dims[0] != self.edit.steps:
+            return None
+        if x.node is not None and isinstance(x.node.op, Slice):
+            (x,), part = x.node.inputs, x.node.op.region
+        made = x.node is not None and (isinstance(x.node.op, Elemwise) or _few(x.node) is not None)
+        return self.row(x, part, top=True) if made else None
+
+    def row(self, x: Any, part: Region | None, top: bool = False) -> Any:
+        """The row of x, or of x[part]."""
+        node = x.node
+        alone = top or self.frame.users(x) in (1, None)
+        if node is not None and isinstance(node.op, Broadcast):
+            return self.broadcast(node, part)
+        if node is not None and isinstance(node.op, Elemwise) and alone:
+            return apply(node.op, *(self.row(y, part) for y in node.inputs), source=x.source)[0]
+        if node is not None and isinstance(node.op, Slice) and alone and part is None:
+            (y,) = node.inputs
+            if y.node is not None and _few(y.node) is not None:
+                return self.row(y, node.op.region, top=True)
+        total = _few(node) if node is not None and alone else None
+        if total is not None:
+            return self.row(total, part, top=True)
+        return self.edit.add_seq(x if part is None else slice_(x, part))
+
+    def broadcast(self, node: Node, part: Region | None) -> Any:
+        """A row of a broadcast value; what is the same in all rows is a constant of the loop."""
+        (x,), op = node.inputs, node.op
+        dims = part.lengths if part is not None else node.outputs[0].type.dims
+        if part is not None:
+            x = slice_(x, _within(part, x, op.axes))  # type: ignore[attr-defined]
+        axes = op.axes  # type: ignore[attr-defined]
+        if 0 not in axes:
+            return broadcast_to(self.edit.add_const(x), dims[1:], [k - 1 for k in axes])
+        if axes[0] == 0 and x.type.dims[0] == dims[0]:
+            return broadcast_to(self.edit.add_seq(x), dims[1:], [k - 1 for k in axes[1:]])
+        whole = broadcast_to(x, dims, axes)
+        return self.edit.add_seq(whole)
+
+
+def _within(part: Region, x: Value, axes: tuple[int, ...]) -> Region:
+    """The part of a value that becomes ``part`` of what it is broadcast to."""
+    one = [d == 1 for d in x.type.dims]
+    return Region(tuple(dim(0) if single else part.starts[k] for k, single in
+                        zip(axes, one, strict=True)),
+                  tuple(dim(1) if single else part.lengths[k] for k, single in
+                        zip(axes, one, strict=True)),
+                  tuple(1 if single else part.steps[k] for k, single in
+                        zip(axes, one, strict=True)))
+
+
+def _few(node: Node) -> Any:
+    """A product over at most FEW terms of something with rows and something without, as a sum of
+    outer products; else None."""
+    if not isinstance(node.op, Dot):
+        return None
+    op, (x, y) = node.op, node.inputs
+    deep = [k for k in op.a if k in op.b and k not in op.out]
+    shared = [k for k in op.a if k in op.b and k in op.out]
+    if len(deep) != 1 or shared:
+        return None
+    axis_x, axis_y = op.a.index(deep[0]), op.b.index(deep[0])
+    count = x.type.dims[axis_x].const or y.type.dims[axis_y].const
+    if count is None or count > FEW:
+        return None
+    dims, total = node.outputs[0].type.dims, None
+    for i in range(count):
+        term = (_spread(x, axis_x, i, op.a, op.out, dims)
+                * _spread(y, axis_y, i, op.b, op.out, dims))
+        total = term if total is None else total + term
+    return total
+
+
+def _spread(x: Any, axis: int, i: int, names: Labels, out: Labels, dims: tuple[Dim, ...]) -> Any:
+    """Part i of ``x`` along ``axis``, over the labels ``out``."""
+    part = squeeze(slice_(x, axis_region(x, axis, i, 1)), (axis,))
+    return broadcast_to(part, dims, [out.index(k) for k in names if k != names[axis]])
+
+
+inside = Pass("inside", "scan(f(x, y)), f(x, y) read by the scan alone --> the step computes "
+              "f(row of x, row of y)", _inside)
