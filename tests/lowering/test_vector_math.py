@@ -7,7 +7,10 @@ products and sums rounded apart; the LLVM test below sees them fused where the m
 from __future__ import annotations
 
 import math
+import platform
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,13 +117,33 @@ def operations(op: str, dtype: DType) -> dict[str, int]:
     return counts
 
 
-# The largest error in ulp that we promise (float32, float64).
-PROMISED = {
-    "exp": 1.1, "tanh": 1.5, "sigmoid": 2.0, "softplus": 2.0, "log": 1.0, "log1p": 1.5,
-    "expm1": 1.75, "log2": 1.75, "pow": 1.0, "sinh": 1.75, "cosh": 1.6, "arctan": 1.75,
-    "arctan2": 1.75, "arccos": 1.25, "arcsin": 2.5, "arcsinh": 2.0, "arccosh": 2.25,
-    "arctanh": 2.25, "sin": 2.5, "cos": 2.5, "tan": 4.0, "erf": 2.0,
-}  # fmt: skip
+DOCUMENT = Path(__file__).parents[2] / "docs" / "vector_math.md"
+EXHAUSTIVE = ("exp", "log", "tanh", "sigmoid")  # float32: measured on all inputs
+
+
+def table(dtype: DType) -> dict[str, float]:
+    """The largest errors in ulp that the document states."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    part = text.split(f"<!-- {dtype} -->")[1].split("<!-- end -->")[0]
+    rows = re.findall(r"^\| (\w+) \| [\d.e+]+ \| ([\d.]+) \|", part, re.MULTILINE)
+    return {op: float(error) for op, error in rows}
+
+
+def bound(op: str, dtype: DType, fused: bool) -> float:
+    """What a sample may show: the row of the table, where all inputs were measured, else a
+    little more, and never more than 2."""
+    row = table(dtype)[op]
+    exhaustive = fused and dtype is float32 and op in EXHAUSTIVE
+    return min(2.0, row + (0.001 if exhaustive else 0.25))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_document_states_at_most_two_ulp_for_every_function(dtype: DType) -> None:
+    rows = table(dtype)
+    assert rows.keys() == TRANSCENDENTAL
+    assert all(0.49 < error <= 2 for error in rows.values())
+    if dtype is float32:
+        assert rows["exp"] <= 1 and rows["log"] <= 1
 
 
 def reference(op: str, *arrays: np.ndarray) -> np.ndarray:
@@ -207,7 +230,7 @@ def test_error_in_ulp(op: str, dtype: DType) -> None:
     arrays = samples(op, dtype.np)
     assert arrays[0].size >= 20000
     error = ulps(apply(op, *arrays), reference(op, *arrays))
-    assert error.max() <= PROMISED[op]
+    assert error.max() <= bound(op, dtype, fused=False)
 
 
 INF, NAN = math.inf, math.nan
@@ -279,6 +302,25 @@ def test_the_ends_of_the_range_of_exp(dtype: DType) -> None:
     assert none == 0
 
 
+@pytest.mark.parametrize("op", ["sinh", "cosh"])
+def test_sinh_and_cosh_overflow_where_they_should(op: str) -> None:
+    for dtype in DTYPES:
+        top = np.arccosh(np.longdouble(np.finfo(dtype.np).max)).astype(dtype.np)
+        near, far = np.nextafter(top, dtype.np.type(0)), np.nextafter(top, dtype.np.type(INF))
+        x = np.concatenate([[near], far * np.linspace(1, 1.01, 50).astype(dtype.np)[1:]])
+        results = apply(op, x.astype(dtype.np))
+        assert np.isfinite(results[0]) and np.isposinf(results[1:]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tanh_stays_within_one_and_is_x_where_x_is_small(dtype: DType) -> None:
+    x = np.linspace(0, 30, 200001).astype(dtype.np)
+    assert apply("tanh", x).max() == 1
+    top = -30 if dtype is float32 else -60
+    small = np.exp2(np.linspace(-100, top, 999)).astype(dtype.np)
+    np.testing.assert_array_equal(apply("tanh", small), small)
+
+
 @pytest.mark.parametrize("op", ["tanh", "arctan", "erf", "sinh", "arcsinh", "arcsin", "sin"])
 def test_odd_functions_are_odd(op: str) -> None:
     x = np.random.default_rng(1).uniform(0, 1, 1000).astype(np.float32)
@@ -294,8 +336,8 @@ def test_sin_and_cos_stay_bounded_beyond_their_range(op: str) -> None:
 
 # What an activation costs, all operations counted one by one (a multiply-add is two).
 BUDGET = {
-    ("exp", float32): 29, ("tanh", float32): 48, ("sigmoid", float32): 30,
-    ("log", float32): 41, ("exp", float64): 40, ("sigmoid", float64): 40,
+    ("exp", float32): 29, ("tanh", float32): 34, ("sigmoid", float32): 29,
+    ("log", float32): 41, ("exp", float64): 40, ("sigmoid", float64): 40, ("tanh", float64): 47,
 }  # fmt: skip
 
 
@@ -364,6 +406,12 @@ def native(op: str, *arrays: np.ndarray) -> np.ndarray:
     return out
 
 
+def fuses() -> bool:
+    """Does this machine multiply and add with one rounding?"""
+    features = pytest.importorskip("llvmlite.binding").get_host_cpu_features()
+    return platform.machine() == "aarch64" or bool(features.get("fma"))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("op", sorted(TRANSCENDENTAL))
 def test_native_code_keeps_the_promises(op: str, dtype: DType) -> None:
@@ -371,4 +419,5 @@ def test_native_code_keeps_the_promises(op: str, dtype: DType) -> None:
     check_edges(op, dtype, native)
     if dtype is float32 or np.finfo(np.longdouble).nmant >= 63:
         arrays = samples(op, dtype.np)
-        assert ulps(native(op, *arrays), reference(op, *arrays)).max() <= PROMISED[op]
+        error = ulps(native(op, *arrays), reference(op, *arrays))
+        assert error.max() <= bound(op, dtype, fused=fuses())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinygraph.compile.close import Conditions
 from tinygraph.config import config
-from tinygraph.dims import THREADS, Numbers
+from tinygraph.dims import THREADS, Numbers, Sym
 from tinygraph.errors import ShapeError
-from tinygraph.graph import Graph, Value, describe, leaves
+from tinygraph.graph import Graph, Guard, Value, describe, leaves
 from tinygraph.interpret import Sizes, evaluate
 from tinygraph.lowering.lower import Lowered
 
@@ -39,6 +39,17 @@ class Plan:
             for o, shape, kind in zip(out, self.shapes, self.dtypes, strict=True)]
 
 
+@dataclass(frozen=True)
+class _Lasting:
+    """What is the same in every plan, because some inputs (most are shared variables) never
+    change their shape: their sizes; the guards that are about others too; the shapes of results
+    that depend on nothing else, None for the rest."""
+
+    sizes: Mapping[Sym, int]
+    guards: Sequence[Guard]
+    shapes: Sequence[tuple[int, ...] | None]
+
+
 class Planner:
     """Plans by sizes.  Making one checks every guard; a known one costs a look-up.
 
@@ -47,7 +58,8 @@ class Planner:
     number of them.
     """
 
-    def __init__(self, graph: Graph, conditions: Conditions, lowered: Lowered, varying: int) -> None:
+    def __init__(self, graph: Graph, conditions: Conditions, lowered: Lowered, varying: int
+                 ) -> None:
         self.inputs, self.varying = graph.inputs, varying
         self.guards, self.scalars = conditions.guards, conditions.scalars
         self.lowered = lowered
@@ -56,6 +68,7 @@ class Planner:
         self.threads_matter = any(THREADS in d.syms() for d in (*lowered.sizes, lowered.arena))
         self.dtypes = tuple(v.type.dtype.np for v in graph.outputs)
         self._plans: dict[tuple[object, ...], Plan] = {}
+        self._lasting: _Lasting | None = None
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Plan:
         """The plan for these inputs.  Raises the error of a guard that does not hold."""
@@ -78,21 +91,35 @@ class Planner:
         for k, data in values:
             array = arrays[k]
             given[self.inputs[k]] = np.frombuffer(data, array.dtype).reshape(array.shape)
+        lasting = self._lasting or self._find_lasting(given)
         sizes = Sizes()
-        sizes.env = Numbers({THREADS: threads or 1})
-        for value, array in given.items():
-            sizes.learn(value, array)
-        for value, array in zip(self.inputs[:self.varying], arrays, strict=False):
-            _check_axes(value, array, sizes)
+        sizes.env = Numbers({**lasting.sizes, THREADS: threads or 1})
+        varying = self.inputs[:self.varying]
+        for value in varying:
+            sizes.learn(value, given[value])
+        for value in varying:
+            _check_axes(value, given[value], sizes)
         for s in self.scalars:
             (number,) = evaluate([s.value], given, Sizes(sizes.env))
             sizes.env[s] = int(number)
-        for guard in self.guards:
+        for guard in lasting.guards if self._lasting else self.guards:
             guard.check(sizes.env)
+        self._lasting = lasting
         numbers = np.array([sizes(d) for d in self.lowered.sizes] or [0], np.int64)
-        return Plan(numbers, numbers.ctypes.data, sizes(self.lowered.arena),
-                    tuple(tuple(sizes(d) for d in dims) for dims in self.lowered.outputs),
-                    self.dtypes, threads, values)
+        shapes = tuple(known or tuple(sizes(d) for d in dims) for known, dims in
+                       zip(lasting.shapes, self.lowered.outputs, strict=True))
+        return Plan(numbers, numbers.ctypes.data, sizes(self.lowered.arena), shapes, self.dtypes,
+                    threads, values)
+
+    def _find_lasting(self, given: Mapping[Value, np.ndarray]) -> _Lasting:
+        fixed = Sizes()
+        for value in self.inputs[self.varying:]:
+            fixed.learn(value, given[value])
+        known = fixed.env.keys()
+        guards = [g for g in self.guards if not g.left.syms() | g.right.syms() <= known]
+        shapes = [tuple(map(fixed, dims)) if all(d.syms() <= known for d in dims) else None
+                  for dims in self.lowered.outputs]
+        return _Lasting(fixed.env, guards, shapes)
 
 
 def _check_axes(value: Value, array: np.ndarray, sizes: Sizes) -> None:

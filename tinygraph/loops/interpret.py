@@ -332,13 +332,17 @@ def _register(buffer: Buffer, size: int) -> np.ndarray:
     return _stored(_fresh(bytes_)[:bytes_].view(buffer.dtype.np), buffer.dtype)
 
 
+def _inside(name: str, where: np.ndarray, size: int) -> None:
+    for offset in (int(where.min()), int(where.max())) if where.size else ():
+        if not 0 <= offset < size:
+            raise OutOfBounds(name, offset, size)
+
+
 def _elements(m: int, n: int, matrix: tuple) -> tuple[np.ndarray, np.ndarray]:
     """The memory of a Gemm's matrix and its m x n element offsets, checked."""
     name, array, size, offset, rows, cols = matrix
     where = offset + np.arange(m)[:, None] * rows + np.arange(n)[None, :] * cols
-    for index in (int(where.min()), int(where.max())) if where.size else ():
-        if not 0 <= index < size:
-            raise OutOfBounds(name, index, size)
+    _inside(name, where, size)
     return array, where
 
 
@@ -347,9 +351,7 @@ def _panels(k: int, n: int, panel: int, matrix: tuple) -> tuple[np.ndarray, np.n
     name, array, size, offset = matrix[:4]
     p, j = np.arange(k)[:, None], np.arange(n)[None, :]
     where = offset + j // panel * (panel * k) + p * panel + j % panel
-    for index in (int(where.min()), int(where.max())) if where.size else ():
-        if not 0 <= index < size:
-            raise OutOfBounds(name, index, size)
+    _inside(name, where, size)
     return array, where
 
 

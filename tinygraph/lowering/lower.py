@@ -56,6 +56,7 @@ def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda 
     panel: how many columns of a matrix of a dtype the back end's products pack together
     """
     storage = Storage(choose_lane(graph), panel)
+    storage.looped = bool(_scans(graph))
     region = Region(storage)
     for k, value in enumerate(graph.inputs):
         region.where[value] = storage.argument(value, value.name or f"in{k}", writable=False)

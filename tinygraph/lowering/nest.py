@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tinygraph.dims import Dim, product
+from tinygraph.dims import Dim, dim, floordiv, maximum, product
 from tinygraph.dtypes import DType, bool_
 from tinygraph.graph import Value
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Buffer, Const, Expr, Load
 from tinygraph.lowering.view import View, row_major
 from tinygraph.ops.scalars import ScalarFn
+
+# Threads take blocks of so many elements: some microseconds of work, and of memory that stays in
+# the second-level cache.  How a sum is blocked must not depend on how many threads there are.
+BLOCK = 1 << 14
+Scratch = Callable[[str, DType, Dim], tuple[Buffer, Expr]]
 
 ACCUMULATE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "and": "and", "or": "or"}
 
@@ -47,7 +52,8 @@ class Reduction:
 class Nest:
     """``steps``: (value, scalar function, operands) in order; an operand is a View, or a Value
     that an earlier step computes.  ``stores``: which values go to memory, and where.
-    ``cluster``: what its values have in common (see region.clusters)."""
+    ``cluster``: what its values have in common (see region.clusters).
+    ``scratch``: makes memory for a number of elements, where threads may share the nest."""
 
     dims: tuple[Dim, ...]
     lane: Dim | None = None
@@ -56,6 +62,7 @@ class Nest:
     stores: dict[Value, View] = field(default_factory=dict)
     copies: list[tuple[View, View]] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
+    scratch: Scratch | None = None
 
     def views(self) -> list[View]:
         """Every view over the whole domain that the nest reads or writes."""
@@ -129,6 +136,8 @@ class NestEmitter:
         self.indices: list[Expr] = [E.index(0)] * len(nest.dims)
         self.loaded: dict[int, Expr] = {}
         self.registers: dict[int, Buffer] = {}
+        self.partial: dict[int, View] = {}
+        self.block: Expr = E.index(0)
 
     def _collapsed(self, order: list[int]) -> list[Axis]:
         loops: list[Axis] = []
@@ -159,9 +168,54 @@ class NestEmitter:
         return r.view.strides[axis - sum(a < axis for a in r.axes)]
 
     def run(self) -> None:
-        self._level(0)
+        """Write the loops: over blocks that threads share, if there may be enough of them."""
+        rows, count = self._blocks()
+        if count == 1:
+            self._level(0)
+            return
+        outermost = self.loops[0]
+        split = [r for r in self.nest.reductions if all(k in r.axes for k in outermost.axes)]
+        for r in split:
+            self.partial[id(r)] = self._partial(r, count)
+        size = outermost.size
+        with self.b.loop(self.sizes.expr(count), "parallel", hint="block") as block:
+            start = self.b.let(E.mul(block, self.sizes.expr(rows)), "start")
+            left = E.sub(self.sizes.expr(size), start)
+            here = self.b.let(E.minimum(left, self.sizes.expr(rows)), "here")
+            for r in split:
+                row = self.partial[id(r)].row(block)
+                fill(self.b, row, identity_element(r.kind, row.dtype))
+            self.block = block
+            self._level(0, start, here)
+        for r in split:
+            self._combine(r, self.partial[id(r)])
 
-    def _level(self, level: int) -> None:
+    def _blocks(self) -> tuple[Dim, Dim]:
+        """How many rounds of the outermost loop make a block, and how many blocks there are."""
+        if self.nest.scratch is None or not self.loops:
+            return dim(1), dim(1)
+        inner = product(tuple(loop.size for loop in self.loops[1:]))
+        size = self.loops[0].size
+        rows = maximum(dim(1), floordiv(dim(BLOCK) + inner - 1, inner))
+        count = floordiv(size + rows - 1, rows)
+        work = (size * inner).const
+        return (rows, dim(1)) if work is not None and work <= 2 * BLOCK else (rows, count)
+
+    def _partial(self, r: Reduction, count: Dim) -> View:
+        """Memory for what each block accumulates."""
+        assert self.nest.scratch is not None
+        dims = r.view.dims
+        buffer, start = self.nest.scratch("part", r.view.dtype, count * product(dims))
+        whole = (count, *dims)
+        return View(self.sizes, r.view.dtype, start, whole, row_major(whole), buffer)
+
+    def _combine(self, r: Reduction, partial: View) -> None:
+        """Accumulate what the blocks have, in order."""
+        kept = Nest(partial.dims, None)
+        kept.reductions.append(Reduction(r.kind, (0,), partial, r.view))
+        NestEmitter(kept, self.b).run()
+
+    def _level(self, level: int, start: Expr | None = None, here: Expr | None = None) -> None:
         self._loads(level)
         if level == self.depth:
             self._body()
@@ -173,11 +227,11 @@ class NestEmitter:
             self.b.store(register, E.index(0), identity_element(r.kind, r.view.dtype))
         loop = self.loops[level]
         mode = "vector" if level == self.depth - 1 else "serial"
-        with self.b.loop(self.sizes.expr(loop.size), mode) as i:
+        with self.b.loop(self.sizes.expr(loop.size) if here is None else here, mode) as i:
             # A collapsed loop walks its innermost axis; the outer ones are covered by it.
             for k in loop.axes[:-1]:
                 self.indices[k] = E.index(0)
-            self.indices[loop.axes[-1]] = i
+            self.indices[loop.axes[-1]] = i if start is None else E.add(start, i)
             self._level(level + 1)
         for r in starting:
             register = self.registers[id(r)]
@@ -192,8 +246,9 @@ class NestEmitter:
 
     def _accumulate(self, r: Reduction, value: Expr) -> None:
         kept = [i for k, i in enumerate(self.indices) if k not in r.axes]
-        assert r.view.buffer is not None
-        self.b.store(r.view.buffer, r.view.flat(kept), value, ACCUMULATE[r.kind])
+        view = self.partial[id(r)].row(self.block) if id(r) in self.partial else r.view
+        assert view.buffer is not None
+        self.b.store(view.buffer, view.flat(kept), value, ACCUMULATE[r.kind])
 
     def _loads(self, level: int) -> None:
         """Load every view whose index is known at ``level`` and was not before."""

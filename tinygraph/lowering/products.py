@@ -11,7 +11,6 @@ from tinygraph.lowering.nest import fill
 from tinygraph.lowering.view import View
 from tinygraph.ops.linalg import Dot
 
-
 SHARE = 48  # parts of a product that threads share are a multiple of this: whole register tiles
 SHARE_WORK = 1 << 19  # multiply-adds that are worth another thread (about 10 microseconds)
 

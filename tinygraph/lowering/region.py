@@ -20,13 +20,13 @@ from tinygraph.errors import InternalError
 from tinygraph.graph import Node, Value, toposort
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Cast, Expr, Select
-from tinygraph.lowering.nest import Nest, Reduction, fill, loop_order
+from tinygraph.lowering.nest import Nest, Reduction, Scratch, fill, loop_order
 from tinygraph.lowering.products import Product
 from tinygraph.lowering.scan import lower_scan
+from tinygraph.lowering.schedule import clusters, late_order, sums_with_products
 from tinygraph.lowering.storage import Storage
 from tinygraph.lowering.tiling import Tiling
 from tinygraph.lowering.view import View
-from tinygraph.ops.arithmetic import Broadcast, Elemwise
 from tinygraph.ops.linalg import Dot
 from tinygraph.ops.scalars import ScalarFn
 from tinygraph.ops.views import Concatenate, Reshape, Slice, Squeeze, Transpose
@@ -78,15 +78,17 @@ class Region:
         nodes = [n for n in toposort(outputs) if n.outputs[0] not in self.where]
         if self.outer is None:
             self.clusters = clusters(nodes)
+        else:
+            nodes = late_order(nodes, outputs)
         for node in reversed(nodes):
             if isinstance(node.op, Concatenate):
                 self._place_parts(node, nodes)
-        for product, (total, other) in sums_with_products(nodes, outputs).items():
+        for item, (total, other) in sums_with_products(nodes, outputs).items():
             if total not in self.targets:
                 self.targets[total] = self.storage.temp(total)
             if other not in self.targets:
                 self.targets[other] = self.targets[total]
-                self.added[product], self.added[total] = total, product
+                self.added[item], self.added[total] = total, item
         for node in nodes:
             node.op.lower(self, node)
 
@@ -165,7 +167,20 @@ class Region:
             self.add(self._copy_nest(view, target))
 
     def _copy_nest(self, source: View, target: View) -> Nest:
-        return Nest(target.dims, self.storage.lane, copies=[(source, target)])
+        return Nest(target.dims, self.storage.lane, copies=[(source, target)],
+                    scratch=self._scratch(target.dims))
+
+    def _scratch(self, dims: Sequence[Dim]) -> Scratch | None:
+        """Memory for a nest that threads may share; None in a loop, which is shared whole."""
+        if self.outer is not None:
+            return None
+        return self.storage.scratch if self._shares(dims) else None
+
+    def _shares(self, dims: Sequence[Dim]) -> bool:
+        """May a nest over ``dims`` be large enough for several threads?  Beside a loop over time
+        only what has a row for every step is."""
+        unknown = sum(d.const is None for d in dims)
+        return unknown == 0 or unknown >= (2 if self.storage.looped else 1)
 
     # --- what ops call ------------------------------------------------------------------
 
@@ -239,21 +254,24 @@ class Region:
         return x if self.home.get(x) == position else self.view(x)
 
     def _nest_for(self, dims: tuple[Dim, ...], inputs: Sequence[Value], cluster: object) -> int:
-        """The first nest over ``dims`` in which every input is available, else a new one.
+        """A nest over ``dims`` in which every input is available, else a new one.
 
         Outside of loops only values of one cluster share a nest: what has nothing in common gains
-        nothing, and nests that are alike are compiled once.  In a loop fewer nests are better.
+        nothing, and nests that are alike are compiled once.  In a loop fewer nests are better,
+        and the last one is best: a value that waited until now is needed there.
         """
         earliest = max((self._available(x, dims) for x in inputs), default=0)
         key = (dims, cluster if dims else None)
         open_ = self.nests.setdefault(key, [])
-        for position in open_[bisect_left(open_, earliest):]:
+        able = open_[bisect_left(open_, earliest):]
+        for position in able if self.outer is None else reversed(able):
             nest = self.stages[position]
             assert isinstance(nest, Nest)
             if len(nest.steps) + len(nest.reductions) < LONGEST:
                 return position
             open_.remove(position)
-        open_.append(self.add(Nest(dims, self.storage.lane, cluster)))
+        nest = Nest(dims, self.storage.lane, cluster, scratch=self._scratch(dims))
+        open_.append(self.add(nest))
         return open_[-1]
 
     def _available(self, x: Value, dims: tuple[Dim, ...]) -> int:
@@ -403,54 +421,6 @@ class Region:
             _indexed(b, values, target, indices, axis, site, inner)
 
         self.add(stage, out)
-
-
-def clusters(nodes: Sequence[Node]) -> dict[Value, object]:
-    """Elementwise values that hang together: one reads the other, or both read one array."""
-    parent: dict[Value, Value] = {}
-
-    def root(v: Value) -> Value:
-        while parent.setdefault(v, v) is not v:
-            parent[v] = parent[parent[v]]
-            v = parent[v]
-        return v
-
-    for node in nodes:
-        if isinstance(node.op, Elemwise):
-            for x in node.inputs:
-                if x.node is None or not isinstance(x.node.op, Broadcast):
-                    parent[root(node.outputs[0])] = root(x)
-    return {v: root(v) for v in list(parent)}
-
-
-def sums_with_products(nodes: Sequence[Node], outputs: Sequence[Value]
-                       ) -> dict[Value, tuple[Value, Value]]:
-    """Products that nothing reads but a sum with an elementwise value that nothing else reads,
-    where no elementwise value reads the sum: product --> (sum, other summand).
-
-    A sum that is read element by element costs nothing in the nest that reads it.
-    """
-    readers: dict[Value, list[Node | None]] = {v: [None] for v in outputs}
-    for node in nodes:
-        for x in node.inputs:
-            readers.setdefault(x, []).append(node)
-    found: dict[Value, tuple[Value, Value]] = {}
-    for node in nodes:
-        if not isinstance(node.op, Elemwise) or node.op.fn.name != "add":
-            continue
-        total, (x, y) = node.outputs[0], node.inputs
-        if any(r is not None and isinstance(r.op, Elemwise) for r in readers.get(total, [])):
-            continue
-        for product, other in ((x, y), (y, x)):
-            if (_made_by(product, Dot) and _made_by(other, Elemwise) and x is not y
-                    and len(readers[product]) == 1 and len(readers[other]) == 1):
-                found[product] = total, other
-                break
-    return found
-
-
-def _made_by(x: Value, op: type) -> bool:
-    return x.node is not None and isinstance(x.node.op, op)
 
 
 def _nothing(b: E.Builder) -> None:

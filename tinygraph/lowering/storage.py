@@ -40,12 +40,13 @@ class Storage:
 
     ``lane``: a Dim whose axis lies innermost in every temp that has it, or None (row-major).
     Small hidden sizes fill vector registers badly; a batch in the lanes fills them.
+    ``looped``: is there a scan in the program?
     ``panel``: how many columns of a matrix of a dtype the back end packs together
     """
 
     def __init__(self, lane: Dim | None = None, panel: Callable[[DType], int] = lambda d: 16
                  ) -> None:
-        self.lane, self.panel = lane, panel
+        self.lane, self.panel, self.looped = lane, panel, False
         self.tile: Tiling | None = None
         self.sizes = SizeParameters()
         self.temps: dict[Buffer, Dim] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from tinygraph.loops.language import Const
 from tinygraph.lowering import vector_math_tables as tables
 from tinygraph.lowering.lanes import Format, Num
 
@@ -87,7 +88,7 @@ def exp(x: Num) -> Num:
     t = (inside * LOG2_E + magic).at_most(magic + form.bias).let()
     n = (t - magic).let()
     r = ((inside - n * high) - n * low).let()
-    e = r * r * series(r, coefficients(form, "EXP_WIDE")) + r
+    e = r * r * series(r, (0.5, *coefficients(form, "EXP_WIDE"))) + r
     scale = power(t)
     return scale * e + scale
 
@@ -148,8 +149,9 @@ def softplus(x: Num) -> Num:
     return x.at_least(0.0) + (e - tail)
 
 
-def log_parts(x: Num, correction: Num | None = None) -> tuple[Num, Num]:
-    """(f, e): x + correction = 2^e (1 + f), for x positive and normal."""
+def log_parts(x: Num, correction: Num | None = None) -> tuple[Num, Num, Num]:
+    """(f, e, low): x + correction = 2^e (1 + f + low), for x positive and normal; low is what
+    the rounding of f lost, 0 without a correction."""
     form = x.format
     mask = (1 << form.mantissa) - 1
     root = _bits(math.sqrt(0.5), form)
@@ -158,31 +160,38 @@ def log_parts(x: Num, correction: Num | None = None) -> tuple[Num, Num]:
     # The exponent as a float: an integer in the low bits of 2^mantissa.
     unit = (form.bias + form.mantissa) << form.mantissa
     e = ((field >> form.mantissa) | unit).from_bits() - (2.0**form.mantissa + form.bias)
-    f = ((shifted & mask) + root).from_bits() - 1.0
-    if correction is not None:
-        scale = (((2 * form.bias + 1) << form.mantissa) - field).from_bits()  # 2^(1 - e), or 0
-        f = f + (correction * 0.5) * scale
-    return f.let(), e.let()
+    f = (((shifted & mask) + root).from_bits() - 1.0).let()
+    if correction is None:
+        return f, e.let(), f.lift(0.0)
+    scale = (((2 * form.bias + 1) << form.mantissa) - field).from_bits()  # 2^(1 - e), or 0
+    moved = ((correction * 0.5) * scale).let()
+    near, f = f, (f + moved).let()
+    return f, e.let(), (near - f) + moved
 
 
 def _bits(value: float, form: Format) -> int:
     return int(form.dtype.np.type(value).view(form.integer.np))
 
 
-def log_of_parts(f: Num, e: Num) -> Num:
-    """log(2^e (1 + f))"""
+def log_of_parts(f: Num, e: Num, low: Num) -> Num:
+    """log(2^e (1 + f + low)); low is the literal 0, or below an ulp of f."""
     form = f.format
-    high, low = coefficients(form, "LN2")
+    high, low_ln2 = coefficients(form, "LN2")
     square = (f * f).let()
     if form.bits == 32:
-        tail = square * (f * series(f, coefficients(form, "LOG"))) + e * low
-        return (f + (tail - square * 0.5)) + e * high
+        tail = square * (f * series(f, coefficients(form, "LOG"))) + e * low_ln2
+        return (f + (_with(tail, low) - square * 0.5)) + e * high
     # log(1 + f) = 2 atanh(s) = f - f^2/2 + s (f^2/2 + z p), the form of Ng in fdlibm (1993).
     s = (f / (f + 2.0)).let()
     z = (s * s).let()
     half = (square * 0.5).let()
-    tail = s * (half + z * series(z, coefficients(form, "ATANH"))) + e * low
-    return (f - (half - tail)) + e * high
+    tail = s * (half + z * series(z, coefficients(form, "ATANH"))) + e * low_ln2
+    return (f - (half - _with(tail, low))) + e * high
+
+
+def _with(tail: Num, low: Num) -> Num:
+    """tail + low, where low is not the literal 0."""
+    return tail if isinstance(low.expr, Const) else tail + low
 
 
 def log_special(x: Num, value: Num) -> Num:
@@ -199,8 +208,8 @@ def log(x: Num) -> Num:
 
 def log2(x: Num) -> Num:
     """log2(x), exact for powers of two; 1.75 ulp"""
-    f, e = log_parts(x)
-    return log_special(x, log_of_parts(f, f.lift(0.0)) * LOG2_E + e)
+    f, e, none = log_parts(x)
+    return log_special(x, log_of_parts(f, none, none) * LOG2_E + e)
 
 
 def log1p(x: Num, rest: Num | None = None) -> Num:

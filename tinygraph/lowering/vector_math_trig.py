@@ -212,7 +212,7 @@ def arctanh(x: Num) -> Num:
     size = abs(x).let()
     twice = (size * 2.0).let()
     value = log1p((twice + twice * size / (1.0 - size)).let()) * 0.5
-    return value.like_sign_of(x)
+    return (size > 1.0).choose(math.nan, value).like_sign_of(x)
 
 
 def pow(x: Num, y: Num) -> Num:
@@ -245,7 +245,7 @@ def _log2_double(x: Num) -> tuple[Num, Num]:
 
     The scheme of pow in fdlibm (Sun, 1993): s = f / (2 + f) and its square in two parts; every
     product whose rounding would show is one of short numbers, so it has none."""
-    f, e = log_parts(x)
+    f, e, _ = log_parts(x)
     t = (f + 2.0).let()
     t_lost = f - (t - 2.0)
     s = (f / t).let()

@@ -19,6 +19,7 @@ from tinygraph.passes.scan_inside import inside
 from tinygraph.passes.scan_invariant import invariant
 from tinygraph.passes.scan_join import join
 from tinygraph.passes.scan_last import last
+from tinygraph.passes.scan_merge import merge
 from tinygraph.passes.scan_prune import prune
 from tinygraph.passes.scan_saved import saved
 from tinygraph.passes.scan_zeros import zeros
@@ -57,6 +58,7 @@ PIPELINE: tuple[Pass, ...] = (
     merge_dots,
     join,
     prune,
+    merge,
     canonical,
     inside,
     sink,

@@ -297,7 +297,7 @@ def _read_elsewhere(forward: Node, backward: Node, bases: dict[int, tuple[Value,
               for x in mine if x in graph.outputs}
     for n in graph.nodes():
         for x in n.inputs:
-            if x in stacks and n is not backward and not (n.outputs[0] in mine):
+            if x in stacks and n is not backward and n.outputs[0] not in mine:
                 found.add(x)
             elif x in mine and n is not backward:
                 found.add(bases[backward.inputs.index(x)][0])

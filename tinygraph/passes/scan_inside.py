@@ -14,6 +14,7 @@ from tinygraph.graph import Graph, Node, Value, apply
 from tinygraph.ops.arithmetic import Broadcast, Elemwise, broadcast_to
 from tinygraph.ops.linalg import Dot, Labels
 from tinygraph.ops.views import Region, Slice, axis_region, slice_, squeeze
+from tinygraph.passes.canonical_views import compose
 from tinygraph.passes.scan_edit import Operand, ScanEdit, is_scan
 from tinygraph.rewrite.engine import Context, Frame, Pass, everywhere, substitute
 
@@ -65,10 +66,10 @@ class _Rows:
             return self.broadcast(node, part)
         if node is not None and isinstance(node.op, Elemwise) and alone:
             return apply(node.op, *(self.row(y, part) for y in node.inputs), source=x.source)[0]
-        if node is not None and isinstance(node.op, Slice) and alone and part is None:
-            (y,) = node.inputs
+        if node is not None and isinstance(node.op, Slice) and alone:
+            (y,), region = node.inputs, node.op.region
             if y.node is not None and _few(y.node) is not None:
-                return self.row(y, node.op.region, top=True)
+                return self.row(y, compose(region, part) if part else region, top=True)
         total = _few(node) if node is not None and alone else None
         if total is not None:
             return self.row(total, part, top=True)

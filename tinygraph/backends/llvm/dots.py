@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tinygraph.backends.llvm.panels import A, C
 from tinygraph.backends.llvm.packing import Packing
+from tinygraph.backends.llvm.panels import A, C
 
 DEPTH = 2048  # bytes of a row of a that are multiplied before the sums go to c
 SIDE = 4  # columns of a tile
-WAY = 4096
 BLOCK = 96  # rows of a that stay in the second-level cache
 
 
@@ -51,16 +50,12 @@ class Dots(Packing):
         self, rows: tuple[str, str], count: str, depth: str, many: str, space: tuple[str, int]
     ) -> tuple[str, str]:
         """Rows and their distance: copies if they are used often and share cache sets."""
-        code, (start, stride), (buffer, width) = self.code, rows, space
+        (start, stride), (buffer, width) = rows, space
         clash = self.logic("and", many, self.clash(stride))
         with self.when(clash):
             self.call("copy", f"ptr {start}, i64 {stride}, i64 {count}, i64 {depth}, "
                       f"ptr {buffer}, i64 {width}")
         return self.pick(clash, buffer, start, "ptr"), self.pick(clash, width, stride)
-
-    def clash(self, stride: str) -> str:
-        """Whether rows ``stride`` apart fall into the same sets of the first-level cache."""
-        return self.test("eq", self.op("and", stride, WAY // self.size - 1), 0)
 
     def column_group(
         self, a: tuple[str, str], b: tuple[str, str], c: str, sizes: tuple[str, str],

@@ -1,20 +1,21 @@
 """Matrix products as LLVM vector IR.
 
-``c (+)= a @ b`` for run-time sizes and strides, with b as it is or packed in panels once for many
-products.  One entry per dtype decides:
+``c (+)= a @ b`` for run-time sizes and strides, with b as it is or packed once for many products.
+One entry per dtype decides:
 
 1. transpose the problem where that gives c unit stride along n;
 2. call BLAS for a large product whose strides BLAS can express, if the target has one;
 3. a and b contiguous along k, and k not short: dot products (``dots``);
-4. up to three rows: several panels of columns at once (``wide``);
-5. everything else: panels of NR columns, register tiles of up to MR rows (``panel``), blocks of k so
-   that a panel of b stays in the first-level cache, blocks of rows so that those of a stay in the
-   second.  b is copied into a panel if its rows are not contiguous or far apart, a into strips if
-   its columns are.
+4. few rows of a (``rows``): b is read once, in order;
+5. everything else: panels of NR columns of b, register tiles of up to MR rows (``panels``), blocks
+   of k so that a panel stays in the first-level cache, blocks of rows so that those of a stay in
+   the second.  b is copied into a panel if its rows are not contiguous or far apart, a is copied
+   if its rows are not contiguous or fall upon one another in the cache (``packing``).
 
-An element of c is the sum over k in a fixed order: dot products have one, all other ways share
+An element of c is a sum over k in a fixed order: dot products have one, all other ways share
 another, and which of the two it is depends on k and on strides only.  So rows and columns can be
-computed apart, by any number of threads, in any tile, from packed or plain b, with equal bits.
+computed apart, by any number of threads, in any tile, from packed or plain b, with equal bits;
+unless it is BLAS that computes them.
 
 Nothing outside the matrices is read or written.
 """
@@ -22,15 +23,17 @@ Nothing outside the matrices is read or written.
 from __future__ import annotations
 
 from tinygraph.backends.llvm.dots import Dots
-from tinygraph.backends.llvm.panels import KC, A, C
+from tinygraph.backends.llvm.panels import KC, PANELS, A, B, C
+from tinygraph.backends.llvm.rows import FEW, SIZES
 from tinygraph.backends.llvm.tiles import Target, Writer
 from tinygraph.dtypes import DType, float32
 
-SPACE = 384 << 10  # bytes of a block of a
-WAY = 4096  # bytes after which addresses fall into the same cache set
-COPY_SIZE = 2048
-DOT_K = 256  # from so many products on dot products beat copying b
-COPY_PANELS = 4  # panels of b that make a copy of a worth while
+SPACE = 384 << 10  # bytes of a that are copied, or left to the second-level cache, at a time
+# From so many products on dot products beat transposing b.  Measured for (m, n, k) = (64, 512, k),
+# GFLOP/s: 70 against 91 at k = 192, 85 each at 512; for (1, 512, k) dots are three times faster.
+DOT_K = 256
+COPY_PANELS = 2  # panels of b that make a copy of a worth while
+COPY_SIZE = 2048  # elements of a, below which it stays in the first-level cache as it is
 PACK_ROWS = 12  # from so many rows on a far-strided b is worth a copy
 FAR = 512  # bytes between rows of b
 BLAS_SIDE = 16
@@ -92,18 +95,16 @@ def blas_symbol(dtype: DType, convention: str) -> str:
     return f"tinygraph_{convention}_{'s' if dtype is float32 else 'd'}gemm"
 
 
-B = "ptr noalias nocapture readonly %b, i64 %brs, i64 %bcs, "
-SIZES = "i64 %m, i64 %n, i64 %k, i1 %acc"
-
-
 class _Kernels(Dots):
     """The text of the kernels of one dtype on one target."""
 
     def text(self) -> str:
         """Every function of the family and the declarations they need."""
-        parts = [self.entry(), self.packed_product(), self.clear(), self.blocked("plain")]
-        parts += [self.blocked("panels"), self.wide(), self.stream(), self.dots(), self.flush(), self.strips(), self.copy()]
-        parts += [self.pack_all(), self.pack(), self.panel(self.nv), self.panel(self.nv // 2)]
+        parts = [self.entry(), self.packed_product(), self.clear()]
+        parts += [self.blocked("plain"), self.blocked("packed")]
+        parts += [self.panel(self.nv), self.panel(self.nv // 2), self.flush()]
+        parts += [self.wide(), self.stream(), self.slim(), self.dots()]
+        parts += [self.strips(), self.copy(), self.pack_all(), self.pack()]
         if self.target.blas:
             parts.append(self.blas_call())
         return "\n\n".join([*parts, self.declarations()]) + "\n"
@@ -114,8 +115,8 @@ class _Kernels(Dots):
         return "\n".join(
             [
                 f"declare {v} @llvm.masked.load.{name}.p0(ptr, i32, {mask}, {v})",
-                "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
                 f"declare void @llvm.masked.store.{name}.p0({v}, ptr, i32, {mask})",
+                "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
                 f"attributes #0 = {{ noinline nounwind {self.target.attributes} }}",
             ]
         )
@@ -123,119 +124,110 @@ class _Kernels(Dots):
     # -- blocks of k, rows and columns -------------------------------------------------------
 
     def blocked(self, form: str) -> str:
-        """Blocks of k by blocks of rows by panels of columns, for b ``plain`` or in ``panels``."""
+        """Blocks of k by blocks of rows by panels of columns, for b ``plain`` or ``packed``."""
         plain = form == "plain"
-        b = B if plain else "ptr noalias nocapture readonly %b, "
-        self.function(form, f"{A} {b} {C} {SIZES}")
+        self.function(form, f"{A} {B if plain else PANELS} {C} {SIZES}")
         panel = self.scratch(KC * self.nr) if plain else ""
-        width = KC + self.lanes  # rows of a copy, so that they share no cache sets
+        width = KC + self.lanes  # of a copied row: neighbours do not share cache sets
         most = SPACE // self.size // width // self.mr * self.mr
         space = self.scratch(most * width)
-        copy = self.copy_panels() if plain else ""
-        many = self.logic("and", self.test("sge", "%n", COPY_PANELS * self.nr),
-                          self.test("sge", self.op("mul", "%m", "%k"), COPY_SIZE))
-        split = self.logic("and", self.test("ne", "%acs", 1), many)
-        spread = self.logic("and", self.test("eq", "%acs", 1), many, self.clash("%ars"))
-        block = self.block_rows(most, self.logic("or", split, spread))
         first = self.few_rows(plain)
         self.leave_if(self.test("eq", first, "%n"))
+        many = self.logic("and", self.test("sge", "%n", COPY_PANELS * self.nr),
+                          self.test("sge", self.op("mul", "%m", "%k"), COPY_SIZE))
+        steep = self.logic("and", self.test("ne", "%acs", 1), many)
+        clash = self.logic("and", self.test("eq", "%acs", 1), many, self.clash("%ars"))
+        block = self.block_rows(most)
         with self.each("p", 0, "%k", KC) as p:
             depth = self.smaller(self.op("sub", "%k", p), KC)
             later = self.logic("or", "%acc", self.test("sgt", p, 0))
             with self.each("i", 0, "%m", block) as i:
                 rows = self.smaller(self.op("sub", "%m", i), block)
                 a = self.corner("%a", (i, "%ars"), (p, "%acs"))
-                with self.when(split):
+                with self.when(steep):
                     self.call("strips", f"ptr {a}, i64 %ars, i64 %acs, i64 {rows}, i64 {depth}, "
                               f"ptr {space}")
-                with self.when(spread):
+                with self.when(clash):
                     self.call("copy", f"ptr {a}, i64 %ars, i64 {rows}, i64 {depth}, "
                               f"ptr {space}, i64 {width}")
-                a = self.pick(self.logic("or", split, spread), space, a, "ptr")
-                ars = self.pick(spread, width, "%ars")
-                operands = f"ptr {a}, i64 {ars}, i64 %acs, i1 {split}"
+                a = self.pick(self.logic("or", steep, clash), space, a, "ptr")
+                ars = self.pick(clash, width, "%ars")
+                operand = f"ptr {a}, i64 {ars}, i64 %acs, i1 {steep}"
                 c = self.corner("%c", (i, "%crs"))
-                self.all_panels(operands, c, rows, (p, depth, later, first), (copy, panel))
+                self.all_panels(operand, c, (rows, depth, later), (p, first), panel)
         return self.finish()
 
-    def clash(self, stride: str) -> str:
-        """Whether rows ``stride`` apart fall into the same sets of the first-level cache."""
-        return self.test("eq", self.op("and", stride, WAY // self.size - 1), 0)
-
-    def block_rows(self, most: int, copied: str) -> str:
-        """How many rows of a block: all, or even parts, of no more than ``most`` if they are
-        ``copied``."""
-        code = self.code
-        limit = self.pick(copied, most, 4 * most)
-        before = code.label
-        with self.when(self.test("sgt", "%m", limit)):
-            parts = self.op("sdiv", self.op("add", "%m", self.op("sub", limit, 1)), limit)
-            size = self.op("sdiv", self.op("add", "%m", self.op("sub", parts, 1)), parts)
-            sixes = self.op("sdiv", self.op("add", size, self.mr - 1), self.mr)
+    def block_rows(self, most: int) -> str:
+        """How many rows of a block: all, or even parts, of no more than ``most``."""
+        code, before = self.code, self.code.label
+        with self.when(self.test("sgt", "%m", most)):
+            parts = self.op("sdiv", self.op("add", "%m", most - 1), most)
+            unit = self.op("mul", parts, self.mr)
+            sixes = self.op("sdiv", self.op("add", "%m", self.op("sub", unit, 1)), unit)
             even, after = self.op("mul", sixes, self.mr), code.label
         return code.value(f"phi i64 [ %m, %{before} ], [ {even}, %{after} ]")
 
-    def copy_panels(self) -> str:
-        """Whether b is copied: always if its rows are not contiguous."""
-        far = self.logic(
-            "and", self.test("sge", "%m", PACK_ROWS), self.test("sgt", "%brs", FAR // self.size))
-        return self.logic("or", self.test("ne", "%bcs", 1), far)
+    def few_rows(self, plain: bool) -> str:
+        """Few rows have ways of their own.  The first column that these leave."""
+        code, counts = self.code, self.wide_panels
+        if plain:
+            first = self.op("and", "%n", -self.lanes)
+            wide = self.test("sge", "%n", 4 * self.nr)
+            enough = self.logic("and", self.test("eq", "%bcs", 1), wide)
+        else:
+            panels = self.pick(self.test("eq", "%m", 1), counts[1], counts.get(2, 1))
+            first = self.op("and", "%n", self.op("mul", panels, -self.nr))
+            enough = self.test("sgt", first, 0)
+        few = self.test("sle", "%m", FEW if plain else max(counts))
+        before = code.label
+        with self.when(self.logic("and", enough, self.test("eq", "%ccs", 1), few)):
+            b, name = ("ptr %b, i64 %brs", "stream") if plain else ("ptr %b", "wide")
+            self.call(name, f"ptr %a, i64 %ars, i64 %acs, {b}, ptr %c, i64 %crs, i64 %m, "
+                      f"i64 {first}, i64 %k, i1 %acc")
+            after = code.label
+        return code.value(f"phi i64 [ {first}, %{after} ], [ 0, %{before} ]")
 
     def all_panels(
-        self, a: str, c: str, rows: str, block: tuple[str, str, str, str], copy: tuple[str, str]
+        self, a: str, c: str, block: tuple[str, str, str], start: tuple[str, str], panel: str
     ) -> None:
-        """Some rows times all panels."""
-        p, depth, later, first = block
-        plain = bool(copy[0])
-        if plain:
-            start = self.corner("%b", (p, "%brs"))
-            brs, bcs = "%brs", "%bcs"
-        else:
-            start = self.corner("%b", (p, self.nr))
-            brs, bcs = str(self.nr), "%k"
+        """Some rows times all panels from column ``start[1]`` and row ``start[0]`` of b on.
+
+        ``panel``: where a panel of a plain b is copied to, or "".
+        """
+        (rows, depth, later), (p, first) = block, start
+        brs, bcs = ("%brs", "%bcs") if panel else (str(self.nr), "%k")
+        top = self.corner("%b", (p, brs))
         with self.each("j", first, "%n", self.nr) as j:
             cols = self.smaller(self.op("sub", "%n", j), self.nr)
-            b, step = self.corner(start, (j, bcs)), brs
-            if plain:
-                whole = self.logic("or", self.test("eq", cols, self.nr), self.test("eq", cols, self.nr // 2))
-                short = self.negated(whole)
-                b, step = self.copied(self.logic("or", copy[0], short), b, cols, depth, copy[1])
-            place = self.corner(c, (j, "%ccs"))
-            more = self.test("slt", self.op("add", j, self.nr), "%n")
-            if plain:
-                more = self.logic("and", more, self.test("eq", "%bcs", 1))
-            nxt = self.corner(start, (self.op("add", j, self.nr), bcs))
-            nxt, nstep = self.pick(more, nxt, b, "ptr"), self.pick(more, brs, step)
-            operands = (f"{a}, ptr {b}, i64 {step}, ptr {nxt}, i64 {nstep}, ptr {place}, i64 %crs, "
-                        f"i64 %ccs, i64 {rows}, i64 {cols}, i64 {depth}, i1 {later}")
             narrow = self.test("sle", cols, self.nr // 2)
+            b, step = self.corner(top, (j, bcs)), brs
+            more = self.test("sgt", self.op("sub", "%n", j), self.nr)
+            following = self.corner(top, (self.op("add", j, self.nr), bcs))
+            if panel:
+                more = self.logic("and", more, self.test("eq", "%bcs", 1))
+                b, step = self.copied(b, cols, depth, panel)
+            place = self.corner(c, (j, "%ccs"))
+            operands = (
+                f"{a}, ptr {b}, i64 {step}, ptr {self.pick(more, following, b, 'ptr')}, "
+                f"i64 {self.pick(more, brs, step)}, ptr {place}, i64 %crs, i64 %ccs, i64 {rows}, "
+                f"i64 {cols}, i64 {depth}, i1 {later}"
+            )
             with self.when(narrow):
                 self.call(f"panel{self.nv // 2}", operands)
             with self.when(self.negated(narrow)):
                 self.call(f"panel{self.nv}", operands)
 
-    def few_rows(self, plain: bool) -> str:
-        """Up to three rows have ways of their own.  The first column that is left."""
-        code, counts = self.code, self.wide_panels
-        if plain:
-            first = self.op("and", "%n", -self.lanes)
-            enough = self.logic("and", self.test("eq", "%bcs", 1), self.test("sge", "%n", 4 * self.nr))
-        else:
-            width = self.pick(self.test("eq", "%m", 1), counts[1], counts.get(2, 1))
-            first = self.op("and", "%n", self.op("mul", width, -self.nr))
-            enough = self.test("sgt", first, 0)
-        most = 3 if plain else max(counts)
-        fit = self.logic("and", enough, self.test("eq", "%ccs", 1), self.test("sle", "%m", most))
-        before = code.label
-        with self.when(fit):
-            sizes = f"ptr %c, i64 %crs, i64 %m, i64 {first}, i64 %k, i1 %acc"
-            b = "ptr %b, i64 %brs" if plain else "ptr %b"
-            self.call("stream" if plain else "wide", f"ptr %a, i64 %ars, i64 %acs, {b}, {sizes}")
-            after = code.label
-        return code.value(f"phi i64 [ {first}, %{after} ], [ 0, %{before} ]")
+    def copied(self, b: str, cols: str, depth: str, panel: str) -> tuple[str, str]:
+        """A panel of a plain b itself, or its copy; and the distance of its rows.
 
-    def copied(self, copy: str, b: str, cols: str, depth: str, panel: str) -> tuple[str, str]:
-        """b itself, or its copy in ``panel`` if ``copy``; and the distance of its rows."""
+        It is copied if its rows are not contiguous, if vectors would reach past its end, or if
+        its rows are far apart and enough tiles will read them.
+        """
+        far = self.logic(
+            "and", self.test("sge", "%m", PACK_ROWS), self.test("sgt", "%brs", FAR // self.size))
+        half = self.test("ne", cols, self.nr // 2)
+        short = self.logic("and", self.test("ne", cols, self.nr), half)
+        copy = self.logic("or", self.test("ne", "%bcs", 1), far, short)
         with self.when(copy):
             self.call("pack", f"ptr {b}, i64 %brs, i64 %bcs, i64 {cols}, i64 {depth}, ptr {panel}")
         return self.pick(copy, panel, b, "ptr"), self.pick(copy, self.nr, "%brs")
@@ -262,10 +254,10 @@ class _Kernels(Dots):
 
     def packed_product(self) -> str:
         """The product whose b is in panels."""
-        self.function("gemm_packed", f"{A} ptr noalias nocapture readonly %b, {C} {SIZES}")
+        self.function("gemm_packed", f"{A} {PANELS} {C} {SIZES}")
         self.guard()
         matrices = [f"ptr %{x}, i64 %{x}rs, i64 %{x}cs" for x in "ac"]
-        self.call("panels", matrices[0], "ptr %b", matrices[1], SIZES)
+        self.call("packed", matrices[0], "ptr %b", matrices[1], SIZES)
         return self.finish()
 
     def entry(self) -> str:
@@ -285,22 +277,33 @@ class _Kernels(Dots):
         ]
         three = ["%c", self.pick(swap, "%ccs", "%crs"), self.pick(swap, "%crs", "%ccs")]
         m, n = self.pick(swap, "%n", "%m"), self.pick(swap, "%m", "%n")
-        sizes = f"i64 {m}, i64 {n}, i64 %k, i1 %acc"
-        a, b, c = (f"ptr {x[0]}, i64 {x[1]}, i64 {x[2]}" for x in (one, two, three))
         if self.target.blas:
-            self.try_blas(one, two, three, m, n, f"{a}, {b}, {c}, {sizes}")
-        contiguous = self.logic(
-            "and", self.test("eq", one[2], 1), self.test("eq", two[1], 1),
-            self.test("sge", "%k", DOT_K),
-        )
-        with self.when(contiguous):
-            self.call("dots", a, f"ptr {two[0]}, i64 {two[2]}", c, sizes)
-        with self.when(self.negated(contiguous)):
-            self.call("plain", a, b, c, sizes)
+            self.try_blas(one, two, three, m, n)
+        self.own_kernel(one, two, three, (m, n))
         return self.finish()
 
+    def own_kernel(self, a: list[str], b: list[str], c: list[str], sizes: tuple[str, str]) -> None:
+        """Call the kernel of this module that fits the strides and the sizes."""
+        m, n = sizes
+        tail = f"i64 {m}, i64 {n}, i64 %k, i1 %acc"
+        left, right, out = (f"ptr {x[0]}, i64 {x[1]}, i64 {x[2]}" for x in (a, b, c))
+        contiguous = self.logic(
+            "and", self.test("eq", a[2], 1), self.test("eq", b[1], 1),
+            self.test("sge", "%k", DOT_K),
+        )
+        small = self.logic(
+            "and", self.test("eq", b[2], 1), self.test("eq", c[2], 1), self.test("sle", m, FEW),
+            self.test("sle", n, self.nr), self.negated(contiguous),
+        )
+        with self.when(contiguous):
+            self.call("dots", left, f"ptr {b[0]}, i64 {b[2]}", out, tail)
+        with self.when(small):
+            self.call("slim", left, f"ptr {b[0]}, i64 {b[1]}, ptr {c[0]}, i64 {c[1]}", tail)
+        with self.when(self.negated(self.logic("or", contiguous, small))):
+            self.call("plain", left, right, out, tail)
+
     def try_blas(
-        self, a: list[str], b: list[str], c: list[str], m: str, n: str, operands: str
+        self, a: list[str], b: list[str], c: list[str], m: str, n: str
     ) -> None:
         """Leave through BLAS if the product is large and BLAS can express the strides."""
         sides = [self.test("sge", x, BLAS_SIDE) for x in (m, n, "%k")]
@@ -312,7 +315,8 @@ class _Kernels(Dots):
             turned = self.logic("and", self.test("eq", x[1], 1), self.test("sge", x[2], outer))
             good = self.logic("and", good, self.logic("or", plain, turned))
         with self.when(good):
-            self.call("blas", operands)
+            operands = (f"ptr {x[0]}, i64 {x[1]}, i64 {x[2]}" for x in (a, b, c))
+            self.call("blas", *operands, f"i64 {m}, i64 {n}, i64 %k, i1 %acc")
         self.leave_if(good)
 
     def blas_call(self) -> str:

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from tinygraph.backends.llvm.panels import A, Panels
+from tinygraph.backends.llvm.panels import A
+from tinygraph.backends.llvm.rows import Rows
+
+WAY = 4096  # bytes after which addresses fall into the same set of the first-level cache
+STRIP = 16  # columns of a that go into strips at a time
 
 
-class Packing(Panels):
+class Packing(Rows):
     """Writes the functions that copy panels of b and strips of a."""
 
     # -- strips of a -----------------------------------------------------------------------
 
     def strips(self) -> str:
-        """Rows of a in the strips that ``panel`` takes: h rows, element (r, p) at p*h + r."""
+        """Rows of a in the strips that ``panel`` takes: h rows, element (r, p) at p*h + r.
+
+        A few columns at a time, so that a row of k is still in the cache for the next strip.
+        """
         self.function("strips", f"{A} i64 %m, i64 %k, ptr noalias nocapture writeonly %dst")
         whole = self.test("eq", "%ars", 1)
-        loop = self.loop("i", 0, [("%a", "ptr"), ("%dst", "ptr")])
-        a, dst = loop.values
-        count = self.tile_rows(self.op("sub", "%m", loop.index))
-        fast = self.logic("and", whole, self.test("eq", count, self.mr))
-        with self.when(fast):
-            steps = self.loop("p", 0, [(a, "ptr"), (dst, "ptr")])
-            kind = f"<{self.mr} x {self.t}>"
-            self.store(self.load(steps.values[0], kind), steps.values[1], kind)
-            following = self.op("add", steps.index, 1)
-            new = [self.at(steps.values[0], "%acs"), self.at(steps.values[1], self.mr)]
-            steps.close(following, self.test("slt", following, "%k"), new)
-        with self.when(self.negated(fast)), self.each("r", 0, count, 1) as r:
-            steps = self.loop("p", 0, [(self.corner(a, (r, "%ars")), "ptr"),
-                                       (self.at(dst, r), "ptr")])
-            self.store(self.load(steps.values[0], self.t), steps.values[1], self.t)
-            following = self.op("add", steps.index, 1)
-            new = [self.at(steps.values[0], "%acs"), self.at(steps.values[1], count)]
-            steps.close(following, self.test("slt", following, "%k"), new)
-        following = self.op("add", loop.index, count)
-        new = [self.corner(a, (count, "%ars")), self.corner(dst, (count, "%k"))]
-        loop.close(following, self.test("slt", following, "%m"), new)
+        with self.each("q", 0, "%k", STRIP) as q:
+            depth = self.smaller(self.op("sub", "%k", q), STRIP)
+            first = self.corner("%a", (q, "%acs"))
+            loop = self.loop("i", 0, [(first, "ptr"), ("%dst", "ptr")])
+            a, strip = loop.values
+            count = self.tile_rows(self.op("sub", "%m", loop.index))
+            dst = self.corner(strip, (q, count))
+            fast = self.logic("and", whole, self.test("eq", count, self.mr))
+            with self.when(fast):
+                self.strip_loop(a, dst, self.mr, depth, f"<{self.mr} x {self.t}>")
+            with self.when(self.negated(fast)), self.each("r", 0, count, 1) as r:
+                row = self.corner(a, (r, "%ars"))
+                self.strip_loop(row, self.at(dst, r), count, depth, self.t)
+            following = self.op("add", loop.index, count)
+            new = [self.corner(a, (count, "%ars")), self.corner(strip, (count, "%k"))]
+            loop.close(following, self.test("slt", following, "%m"), new)
         return self.finish()
+
+    def strip_loop(self, a: str, dst: str, step: str | int, depth: str, kind: str) -> None:
+        """Copy ``depth`` values of type ``kind``, which are ``step`` elements apart in a strip."""
+        loop = self.loop("p", 0, [(a, "ptr"), (dst, "ptr")])
+        self.store(self.load(loop.values[0], kind), loop.values[1], kind)
+        following = self.op("add", loop.index, 1)
+        new = [self.at(loop.values[0], "%acs"), self.at(loop.values[1], step)]
+        loop.close(following, self.test("slt", following, depth), new)
 
     def copy(self) -> str:
         """Rows of unit stride to ``dst``, ``width`` elements apart.  Whole vectors are read where
@@ -55,6 +65,10 @@ class Packing(Panels):
                 p = self.smaller(index, last)
                 self.store(self.load(self.at(source, p)), self.at(target, p))
         return self.finish()
+
+    def clash(self, stride: str) -> str:
+        """Whether rows ``stride`` apart share sets of the first-level cache."""
+        return self.test("eq", self.op("and", stride, WAY // self.size - 1), 0)
 
     # -- panels of b -----------------------------------------------------------------------
 

@@ -168,6 +168,12 @@ class Writer:
         """x + y, for vectors or for values of type ``kind``."""
         return self.code.value(f"fadd {kind or self.v} {x}, {y}")
 
+    def prefetch(self, place: str, locality: int, write: bool = False) -> None:
+        """Bring the cache line of ``place`` near: 3 into the first-level cache, 2 the second."""
+        self.code.emit(
+            f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(write)}, i32 {locality}, i32 1)"
+        )
+
     # -- control ---------------------------------------------------------------------------
 
     def loop(self, stem: str, start: str | int, carried: list[tuple[str, str]]) -> Loop:

@@ -1,0 +1,89 @@
+"""What a region decides about its nodes before it lowers them: who belongs together, in which
+order they come, which products are added in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygraph.graph import Node, Value
+from tinygraph.ops.arithmetic import Broadcast, Constant, Elemwise, Reduce
+from tinygraph.ops.linalg import Dot
+from tinygraph.ops.sizes import DimValue, Iota
+from tinygraph.ops.views import Reshape, Slice, Squeeze, Transpose
+
+# What is computed where it is used, or costs nothing: it waits until something needs it.
+_WAITS = (Elemwise, Broadcast, Constant, DimValue, Iota, Reshape, Slice, Squeeze, Transpose, Reduce)
+
+
+def late_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:
+    """The nodes of a step with products first and elementwise values as late as what reads them
+    allows, so that a value that a later nest needs is computed there and not stored."""
+    level: dict[Value, int] = {}
+    for node in nodes:
+        above = max((level.get(x, 0) for x in node.inputs), default=0)
+        own = above if isinstance(node.op, _WAITS) else above + 1
+        level.update((v, own) for v in node.outputs)
+    last = max(level.values(), default=0)
+    late = {v: last for v in level}
+    for node in reversed(nodes):
+        waits = isinstance(node.op, _WAITS)
+        limit = late[node.outputs[0]] if waits else level[node.outputs[0]] - 1
+        for x in node.inputs:
+            if x in late:
+                late[x] = min(late[x], limit)
+
+    def place(item: tuple[int, Node]) -> tuple[int, bool, int]:
+        k, node = item
+        out = node.outputs[0]
+        waits = isinstance(node.op, _WAITS)
+        return (late[out] if waits else level[out], waits, k)
+
+    return [node for _, node in sorted(enumerate(nodes), key=place)]
+
+
+def clusters(nodes: Sequence[Node]) -> dict[Value, object]:
+    """Elementwise values that hang together: one reads the other, or both read one array."""
+    parent: dict[Value, Value] = {}
+
+    def root(v: Value) -> Value:
+        while parent.setdefault(v, v) is not v:
+            parent[v] = parent[parent[v]]
+            v = parent[v]
+        return v
+
+    for node in nodes:
+        if isinstance(node.op, Elemwise):
+            for x in node.inputs:
+                if x.node is None or not isinstance(x.node.op, Broadcast):
+                    parent[root(node.outputs[0])] = root(x)
+    return {v: root(v) for v in list(parent)}
+
+
+def sums_with_products(nodes: Sequence[Node], outputs: Sequence[Value]
+                       ) -> dict[Value, tuple[Value, Value]]:
+    """Products that nothing reads but a sum with an elementwise value that nothing else reads,
+    where no elementwise value reads the sum: product --> (sum, other summand).
+
+    A sum that is read element by element costs nothing in the nest that reads it.
+    """
+    readers: dict[Value, list[Node | None]] = {v: [None] for v in outputs}
+    for node in nodes:
+        for x in node.inputs:
+            readers.setdefault(x, []).append(node)
+    found: dict[Value, tuple[Value, Value]] = {}
+    for node in nodes:
+        if not isinstance(node.op, Elemwise) or node.op.fn.name != "add":
+            continue
+        total, (x, y) = node.outputs[0], node.inputs
+        if any(r is not None and isinstance(r.op, Elemwise) for r in readers.get(total, [])):
+            continue
+        for product, other in ((x, y), (y, x)):
+            if (_made_by(product, Dot) and _made_by(other, Elemwise) and x is not y
+                    and len(readers[product]) == 1 and len(readers[other]) == 1):
+                found[product] = total, other
+                break
+    return found
+
+
+def _made_by(x: Value, op: type) -> bool:
+    return x.node is not None and isinstance(x.node.op, op)
