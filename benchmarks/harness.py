@@ -2,107 +2,169 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from problem import unpack
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).parent.absolute()
 WORKER = HERE / "peers" / "worker.py"
+THREADS = ("TINYGRAPH_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+           "NUMBA_NUM_THREADS", "NPROC")
+FAINT = 1e-12
+# MKL from a wheel, for PyTensor's C mode, which has no BLAS of its own
+MKL = next(Path(sys.prefix, "lib").glob("libmkl_rt.so*"), None)
+
+
+class Skipped(Exception):  # noqa: N818  (not an error of the program)
+    """A peer does not take part; the text says why.  ``name``: the peer's."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Who does a workload: a module in peers/, a variant of it and the Python that runs it.
+    """Who does a workload: a module in peers/ and a variant of it.
 
-    environment: what is added to the environment of the process
+    system   'tinygraph', 'torch', 'jax', ...
+    module   the file in peers/
+    threads  how many it may use
+    limit    seconds that an answer may take
     """
 
-    name: str
+    system: str
     module: str
     variant: str = ""
-    python: str = sys.executable
-    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 2
+    limit: float = 900.0
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.system} {self.variant}".strip()
 
     def command(self, problem: Path, *more: str) -> list[str]:
         """The command line of the worker."""
-        return [self.python, str(WORKER), self.module, str(problem), "--variant", self.variant,
-                *more]
+        return [sys.executable, str(WORKER), self.module, str(problem), "--variant", self.variant,
+                "--threads", str(self.threads), *more]
 
+    def environment(self, cache: Path) -> dict[str, str]:
+        """The environment of its processes, with all caches of compiled code in a folder.
 
-def tinygraph_peer(workload: str) -> Peer:
-    """The peer that is this checkout of tinygraph."""
-    path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH", "")]))
-    return Peer("tinygraph", f"tinygraph_{workload}", environment={"PYTHONPATH": path})
-
-
-def surroundings(peer: Peer) -> dict[str, str]:
-    """The environment of a peer's processes.  They may keep bytecode: an installed package has
-    its own, so a checkout that is compiled anew in each process would not be comparable."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, **peer.environment}
-
-
-def create(peer: Peer, problem: Path, **options: Any) -> None:
-    """Write the arrays of the problem that ``peer`` defines; options: seed and sizes."""
-    subprocess.run(peer.command(problem, "--create", "--options", json.dumps(options)),
-                   check=True, env=surroundings(peer))
+        They may keep bytecode: an installed package has its own, so a checkout that is compiled
+        anew in each process would not be comparable."""
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        path = os.pathsep.join(filter(None, [str(HERE.parent), kept.get("PYTHONPATH", "")]))
+        flags = f"base_compiledir={cache / 'pytensor'}"
+        if self.variant == "c" and MKL is not None:
+            flags += f",blas__ldflags=-L{MKL.parent} -l:{MKL.name}"
+            kept["LD_LIBRARY_PATH"] = str(MKL.parent)
+        return {**kept, "PYTHONPATH": path, **dict.fromkeys(THREADS, str(self.threads)),
+                "TINYGRAPH_CACHE_DIR": str(cache / "tinygraph"), "PYTENSOR_FLAGS": flags,
+                "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
 
 
 class Running:
     """A peer's process, up to its first result.
 
-    first      seconds from the start of the process to the first result
-    greeting   what it said then: loss, seconds of imports, build and first step, stages, version
-    Raises RuntimeError where the process ends instead; what it printed is on the error stream.
+    every     do all minibatches of the problem before the first answer
+    first     seconds from the start of the process to that answer
+    greeting  what it said then: losses, seconds of imports, build and first step, stages, version
+    Raises Skipped where the process cannot go on, takes too long or ends.
     """
 
-    def __init__(self, peer: Peer, problem: Path, cache: str = "") -> None:
+    def __init__(self, peer: Peer, problem: Path, cache: Path, every: bool = False) -> None:
         self.peer = peer
-        environment = surroundings(peer)
-        if cache:
-            environment["TINYGRAPH_CACHE_DIR"] = cache
+        self.late = False
         start = time.perf_counter()
-        self.process = subprocess.Popen(peer.command(problem), env=environment, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.greeting = self._read()
-        self.first = time.perf_counter() - start
+        self.process = subprocess.Popen(
+            peer.command(problem, *(["--all"] if every else [])),
+            env=peer.environment(cache), text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.said: list[str] = []
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+        try:
+            self.greeting = self._read()
+            self.first = time.perf_counter() - start
+            if "unavailable" in self.greeting:
+                raise self._skipped(self.greeting["unavailable"])
+        except Skipped:
+            self.close()
+            raise
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to a request (see peers/worker.py)."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._skipped(f"its process ended: {self._last_words()}") from None
         return self._read()
 
-    def arrays(self, what: str) -> dict[str, np.ndarray]:
-        """'gradients' or 'parameters', by name."""
+    def results(self) -> dict[str, dict[str, np.ndarray]]:
+        """What there is to compare, by kind and name."""
         with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "arrays.npz")
-            self.ask(do=what, to=path)
+            path = str(Path(folder) / "results.npz")
+            self.ask(do="results", to=path)
             with np.load(path) as file:
-                return {name: file[name] for name in file.files}
+                return unpack({name: file[name] for name in file.files})
+
+    def _skipped(self, reason: str) -> Skipped:
+        return Skipped(self.peer.name, reason)
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line)
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
+        timer = threading.Timer(self.peer.limit, self._give_up)
+        timer.start()
         line = self.process.stdout.readline()
+        timer.cancel()
+        if self.late:
+            raise self._skipped(f"no answer within {self.peer.limit:.0f} s")
         if not line:
-            raise RuntimeError(f"the process of {self.peer.name} ended with status "
-                               f"{self.process.wait()} before it answered")
+            raise self._skipped(f"its process ended: {self._last_words()}")
         return json.loads(line)
+
+    def _give_up(self) -> None:
+        self.late = True
+        self.process.kill()
+
+    def _last_words(self) -> str:
+        status = self.process.wait()
+        self.listener.join(1)
+        lines = [line.strip() for line in self.said if line.strip()]
+        return lines[-1] if lines else f"status {status}"
 
     def close(self) -> None:
         """End the process and wait for it."""
-        self.process.communicate()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+        self.process.wait()
+        self.listener.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def __enter__(self) -> Running:
         return self
@@ -112,62 +174,36 @@ class Running:
         self.close()
 
 
-@dataclass
-class Start:
-    """Seconds of fresh processes: to the first result, and its parts by name, a list of each."""
-
-    first: list[float] = field(default_factory=list)
-    parts: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, running: Running) -> None:
-        """Note one more process."""
-        self.first.append(running.first)
-        for key, value in {**running.greeting["seconds"], **running.greeting["stages"]}.items():
-            self.parts.setdefault(key, []).append(value)
-
-    def least(self, *parts: str) -> float:
-        """The least of a part's seconds, or of the sum of parts; of ``first`` for none."""
-        if not parts:
-            return min(self.first)
-        return min(map(sum, zip(*(self.parts[p] for p in parts), strict=True)))
-
-
-def starts(peers: Sequence[Peer], problem: Path, times: int, caches: Sequence[str | None]
-           ) -> list[Start]:
-    """Fresh processes of every peer, alternating.  A peer's cache: a directory to keep between
-    its processes, or None for an empty one each time."""
-    out = [Start() for _ in peers]
-    for _ in range(times):
-        for peer, cache, start in zip(peers, caches, out, strict=True):
-            with (tempfile.TemporaryDirectory() as empty,
-                  Running(peer, problem, cache or empty) as running):
-                start.add(running)
-    return out
-
-
-def interleave(running: Sequence[Running], blocks: int, steps: int) -> list[np.ndarray]:
+def interleave(running: Sequence[Running], blocks: int, seconds: float, cycle: int
+               ) -> list[np.ndarray]:
     """The seconds of steps as (blocks, steps) for each process: they take turns, a block each,
-    so that what else the machine does meets all alike.  One block before is not counted."""
-    out: list[list[list[float]]] = [[] for _ in running]
-    for block in range(-1, blocks):
-        for r, times in zip(running, out, strict=True):
-            seconds = r.ask(do="time", steps=steps)["seconds"]
-            if block >= 0:
-                times.append(seconds)
-    return [np.array(t) for t in out]
+    so that what else the machine does meets all alike.
+
+    seconds  about how long a block takes; it has whole cycles of steps
+    cycle    steps after which the minibatches repeat: all are done once before anything is timed
+    Two steps of every block come before its clock, to wake what sleeps between blocks.
+    """
+    counts = []
+    for r in running:
+        quick = min(r.ask(do="time", steps=cycle, idle=cycle)["seconds"])
+        turns = max(1, min(round(seconds / (quick * cycle)), 5000 // cycle))
+        counts.append(cycle * max(turns, -(-3 // cycle)))
+    times: list[list[list[float]]] = [[] for _ in running]
+    for _ in range(blocks):
+        for r, count, found in zip(running, counts, times, strict=True):
+            idle = cycle * -(-2 // cycle)
+            found.append(r.ask(do="time", steps=count, idle=idle)["seconds"])
+    return [np.array(t) for t in times]
 
 
 def furthest(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
              ) -> tuple[float, str]:
     """The largest difference of arrays, each relative to its largest expected element, and the
     name of the array.  Raises ValueError where the names or shapes differ."""
-    if set(found) != set(expected):
-        raise ValueError(f"only one side has {sorted(set(found) ^ set(expected))}")
+    check_names(found, expected)
     worst = (0.0, "")
     for name, right in expected.items():
         left = np.asarray(found[name], np.float64)
-        if left.shape != right.shape:
-            raise ValueError(f"{name} has shape {left.shape} here and {right.shape} there")
         scale = float(np.abs(right).max()) or 1.0
         error = float(np.abs(left - right).max()) / scale
         if not error <= worst[0]:  # a nan is as far as can be
@@ -175,6 +211,39 @@ def furthest(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
             if np.isnan(error):
                 break
     return worst
+
+
+def distance(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray],
+             origin: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]
+             ) -> tuple[float, str]:
+    """The largest difference of steps from ``origin``, each relative to the expected one's norm,
+    and the name of the array.
+
+    Not element by element: an optimiser that divides by the size of the gradient makes as large a
+    step of a gradient that is nothing but rounding errors as of any other.  Where the expected
+    gradient is less than ``FAINT`` nothing is compared: its square is lost in float32.
+    Raises ValueError where the names or shapes differ."""
+    check_names(found, expected)
+    worst = (0.0, "")
+    for name, right in expected.items():
+        counts = np.abs(gradients[name]) >= FAINT
+        norm = float(np.linalg.norm((right - origin[name])[counts])) or 1.0
+        error = float(np.linalg.norm((found[name] - right)[counts])) / norm
+        if not error <= worst[0]:
+            worst = (error, name)
+            if np.isnan(error):
+                break
+    return worst
+
+
+def check_names(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError where the names or shapes of arrays differ."""
+    if set(found) != set(expected):
+        raise ValueError(f"only one side has {sorted(set(found) ^ set(expected))}")
+    for name, right in expected.items():
+        if np.shape(found[name]) != right.shape:
+            raise ValueError(f"{name} has shape {np.shape(found[name])} here and {right.shape} "
+                             "there")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

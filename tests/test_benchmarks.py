@@ -64,7 +64,8 @@ def compare(load, row, peer, variant):
     for kind in set(expected) - {"parameters"}:
         assert harness.furthest(results[kind], expected[kind])[0] < 1e-5
     if "parameters" in expected:
-        error = harness.distance(results["parameters"], expected["parameters"], problem.parameters)
+        error = harness.distance(results["parameters"], expected["parameters"],
+                                 problem.parameters, expected["gradients"])
         assert error[0] < 1e-3
     return own
 
@@ -160,7 +161,9 @@ def test_comparisons_find_the_difference(load):
     with pytest.raises(ValueError, match="a has shape"):
         harness.furthest({**right, "a": np.zeros(3)}, right)
     start = {"a": np.array([1.0, -12.0]), "b": np.zeros(2)}
-    assert harness.distance({**right, "a": np.array([1.0, -9.0])}, right, start) == (0.5, "a")
+    slope = {"a": np.ones(2), "b": np.zeros(2)}  # no slope: nothing is compared
+    moved = {"a": np.array([1.0, -9.0]), "b": np.ones(2)}
+    assert harness.distance(moved, right, start, slope) == (0.5, "a")
 
 
 def test_rows_by_name(load):

@@ -204,6 +204,14 @@ class Node:
         self.op, self.inputs = op, inputs
         self.outputs = tuple([cls(t, self, i, None, source) for i, t in enumerate(types)])
 
+    @classmethod
+    def like(cls, node: Node, op: Op, inputs: tuple[Value, ...], of: type[Value]) -> Node:
+        """``op`` on ``inputs``, whose results have the types, names and lines of ``node``'s."""
+        self = cls.__new__(cls)
+        self.op, self.inputs = op, inputs
+        self.outputs = tuple([of(v.type, self, v.index, v.name, v.source) for v in node.outputs])
+        return self
+
     def __repr__(self) -> str:
         return f"{self.op}({', '.join(map(repr, self.inputs))})"
 
@@ -304,7 +312,12 @@ class Graph:
     @functools.cached_property
     def size(self) -> int:
         """How many nodes there are, bodies included."""
-        return len(self._nodes) + sum(g.size for n in self._nodes for g in subgraphs(n.op))
+        return len(self._nodes) + sum(g.size for n in self.loops for g in subgraphs(n.op))
+
+    @functools.cached_property
+    def loops(self) -> tuple[Node, ...]:
+        """Its nodes that have a body."""
+        return tuple([n for n in self._nodes if has_body(n.op)])
 
     @functools.cached_property
     def _nodes(self) -> tuple[Node, ...]:
@@ -390,6 +403,11 @@ def op_dims(op: Op) -> Iterator[Dim]:
     return iter(found)
 
 
+def has_body(op: Op) -> bool:
+    """Is there a Graph among the fields of ``op``?"""
+    return bool(_graph_fields(type(op)))  # type: ignore[arg-type]
+
+
 def subgraphs(op: Op) -> list[Graph]:
     """Every Graph among the fields of ``op`` (the body of a scan)."""
     return [getattr(op, name) for name in _graph_fields(type(op))]  # type: ignore[arg-type]
@@ -458,15 +476,14 @@ class Interner:
         """The one node like ``node`` on other operands of the types of its own: what its op
         infers is known."""
         op = node.op
-        if _graph_fields(type(op)):  # type: ignore[arg-type]
+        if has_body(op):
             op = map_graphs(op, self.body)
         known = self._applications(op)
         new = known.get(inputs)
         if new is None:
-            first = node.outputs[0]
-            new = known[inputs] = Node(op, inputs, tuple([v.type for v in node.outputs]),
-                                       self.cls, first.source)
+            new = known[inputs] = Node.like(node, op, inputs, self.cls)
             self._owned.add(new)
+            return new
         for a, b in zip(new.outputs, node.outputs, strict=True):
             a.name = a.name or b.name
             a.source = a.source or b.source

@@ -27,6 +27,7 @@ from tinygraph.lowering.lower import Lowered, lower
 from tinygraph.lowering.vector_math import expand_math
 from tinygraph.ops.linalg import Dot
 from tinygraph.passes.pipeline import select
+from tinygraph.passes.tail import Tail, cut_tail, headed
 from tinygraph.printing import equations
 from tinygraph.rewrite.engine import Context, Pass
 from tinygraph.rewrite.journal import Journal
@@ -72,7 +73,8 @@ class Compilation:
         self.graph, self.shared_shapes = graph, dict(shared_shapes)
         self.journal = Journal()
         self._closed: Closed | None = None
-        self._stages: list[tuple[str, Graph]] = []
+        self._stages: list[tuple[str, Graph, Tail | None]] = []
+        self._final: Graph | None = None
         self._lowered: Lowered | None = None
 
     @property
@@ -89,22 +91,43 @@ class Compilation:
     def stages(self) -> list[tuple[str, Graph]]:
         """The closed graph, and the graph after every pass."""
         if not self._stages:
-            start = time.perf_counter()
-            context = Context(self.closed.interner, self.journal)
-            current = self.closed.graph
-            stages = [("close", current)]
-            for p in self.passes:
-                current = p(current, context)
-                stages.append((p.name, current))
-            self._stages = stages
-            self.seconds["passes"] = time.perf_counter() - start
-        return self._stages
+            self._run()
+        interner = self.closed.interner
+        return [(name, graph if tail is None else tail.join(graph, interner))
+                for name, graph, tail in self._stages]
+
+    def _run(self) -> None:
+        """Run the passes, those on loops without the elementwise end of the graph."""
+        closed, start = self.closed, time.perf_counter()
+        context = Context(closed.interner, self.journal)
+        current, tail = closed.graph, None
+        stages: list[tuple[str, Graph, Tail | None]] = [("close", current, None)]
+        for p, without_tail in zip(self.passes, headed(self.passes), strict=True):
+            if tail is not None and not without_tail:
+                current, tail = tail.join(current, closed.interner), None
+            elif tail is None and without_tail:
+                tail = cut_tail(current)
+                current = current if tail is None else tail.head()
+            current = p(current, context)
+            stages.append((p.name, current, tail))
+        if tail is not None:
+            current = tail.join(current, closed.interner)
+        self._stages, self._final = stages, current
+        self.seconds["passes"] = time.perf_counter() - start
+
+    @property
+    def final(self) -> Graph:
+        """The graph after all passes."""
+        if self._final is None:
+            self._run()
+        assert self._final is not None
+        return self._final
 
     @property
     def lowered(self) -> Lowered:
         """The loop program."""
         if self._lowered is None:
-            graph = self.stages[-1][1]
+            graph = self.final
             start = time.perf_counter()
             self._lowered = lower(graph, SYMBOL, jit.panel)
             self.seconds["lower"] = time.perf_counter() - start
@@ -186,7 +209,7 @@ class Executable:
         """The program as text: 'graph' (after all passes), 'loops', 'llvm' or 'asm'."""
         program = self.compilation.program
         if stage == "graph":
-            return equations(self.compilation.stages[-1][1])
+            return equations(self.compilation.final)
         if stage == "loops":
             return format_program(program)
         if stage == "llvm":

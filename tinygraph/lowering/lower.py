@@ -16,7 +16,7 @@ from tinygraph.dims import THREADS, Dim, dim
 from tinygraph.dtypes import DType
 from tinygraph.graph import Graph, Value, subgraphs, toposort
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Block, Expr, Program
+from tinygraph.loops.language import Block, Expr, For, Program, walk
 from tinygraph.lowering.overlay import overlay
 from tinygraph.lowering.region import Region
 from tinygraph.lowering.storage import Site, Storage
@@ -79,7 +79,10 @@ def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) 
     body = overlay(body, storage.temps, storage.same_rows)
     offsets, arena = plan(body, storage.temps)
     places = tuple((buffer, _offset(storage, offset)) for buffer, offset in offsets)
-    arena_bytes, threads = storage.sizes.parameter(arena), storage.sizes.parameter(dim(THREADS))
+    arena_bytes = storage.sizes.parameter(arena)
+    threads: Expr = E.index(1)
+    if any(isinstance(s, For) and s.mode == "parallel" for s in walk(body)):
+        threads = storage.sizes.parameter(dim(THREADS))
     program = Program(
         name, tuple(storage.sizes.names.values()),
         (*storage.args, *storage.constant_buffers), places, arena_bytes, body,

@@ -207,7 +207,11 @@ class NestEmitter:
         dims = r.view.dims
         buffer, start = self.nest.scratch("part", r.view.dtype, count * product(dims))
         whole = (count, *dims)
-        return View(self.sizes, r.view.dtype, start, whole, row_major(whole), buffer)
+        # In the order of the loops, since axes may have been joined.
+        kept = [k - sum(a < k for a in r.axes) for loop in self.loops for k in loop.axes
+                if k not in r.axes]
+        strides = row_major(whole, [0, *(1 + k for k in kept)])
+        return View(self.sizes, r.view.dtype, start, whole, strides, buffer)
 
     def _combine(self, r: Reduction, partial: View) -> None:
         """Accumulate what the blocks have, in order."""

@@ -108,7 +108,7 @@ class Slots:
     and must not look at n slots each time.
     """
 
-    LOOKED_AT = 32  # sizes that are weighed against another: they are polynomials
+    LOOKED_AT = 16  # sizes that are weighed against another: they are polynomials
 
     def __init__(self) -> None:
         self.total = dim(0)

@@ -254,7 +254,7 @@ class Broadcast(Op):
     def requires(self, *inputs: Value) -> Iterable[Guard]:
         (x,) = inputs
         for k, axis in enumerate(self.axes):
-            if x.type.dims[k] != 1:
+            if x.type.dims[k] not in (1, self.dims[axis]):
                 yield Guard(x.type.dims[k], "eq", self.dims[axis],
                             f"axis {k} of {describe(x)} is {{left}}, but {{right}} is needed. A "
                             "size of 1 only broadcasts where it is known when the graph is built: "
@@ -342,6 +342,8 @@ class Elemwise(Op):
         first = inputs[0]
         for x in inputs[1:]:
             for k, (a, b) in enumerate(zip(first.type.dims, x.type.dims, strict=True)):
+                if a == b:
+                    continue  # most of them: no text is made
                 yield Guard(a, "eq", b, f"{self.fn}: axis {k} of {describe(first)} is {{left}}, "
                             f"but of {describe(x)} it is {{right}}. Sizes must agree; a size of 1 "
                             "only broadcasts where it is known when the graph is built: write "

@@ -16,6 +16,7 @@ from tinygraph.rewrite.pattern import (
     call,
     filled,
     fitting,
+    is_number,
     is_zero,
     made_by,
     operand,
@@ -58,12 +59,13 @@ def sub_zero(node: Node, context: Context) -> Any:
 @rule("mul")
 def mul_one(node: Node, context: Context) -> Any:
     """x * 1 --> x;  x * -1 --> -x"""
-    out = node.outputs[0]
-    x = fitting(beside(out, "mul", 1), out)
-    if x is not None:
-        return x
-    x = fitting(beside(out, "mul", -1), out)
-    return -x if x is not None and out.type.dtype.kind in "fi" else None
+    out, (x, y) = node.outputs[0], node.inputs
+    for factor, other in ((y, x), (x, y)):
+        if is_number(factor, 1):
+            return fitting(other, out)
+        if is_number(factor, -1) and fitting(other, out) is not None:
+            return -other if out.type.dtype.kind in "fi" else None
+    return None
 
 
 @rule("div")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygraph.dims import Dim, product
-from tinygraph.graph import Node, Op, Value, op_dims, subgraphs
+from tinygraph.graph import Node, Op, Value, has_body, op_dims
 from tinygraph.ops.arithmetic import (
     Broadcast,
     Constant,
@@ -34,9 +34,11 @@ def size_of_known_axis(node: Node, context: Context) -> Any:
 @rule(Elemwise)
 def elementwise_of_numbers(node: Node, context: Context) -> Any:
     """broadcast(2) * broadcast(3) --> broadcast(6), of any size"""
-    numbers = [scalar_constant(v) for v in node.inputs]
-    if any(n is None for n in numbers):
-        return None
+    numbers = []
+    for v in node.inputs:
+        numbers.append(scalar_constant(v))
+        if numbers[-1] is None:
+            return None
     arrays = [np.asarray(n, v.type.dtype.np) for n, v in zip(numbers, node.inputs, strict=True)]
     (out,) = node.op.numpy(_static, *arrays)
     result = node.outputs[0]
@@ -46,7 +48,9 @@ def elementwise_of_numbers(node: Node, context: Context) -> Any:
 @rule(Op)
 def fold_constants(node: Node, context: Context) -> Any:
     """f(constants) --> constant, where the result is small or no larger than the operands"""
-    if not node.inputs or isinstance(node.op, Broadcast) or subgraphs(node.op):
+    if not node.inputs or isinstance(node.op, Broadcast) or has_body(node.op):
+        return None
+    if not all(made_by(v, Constant) or made_by(v, Broadcast) for v in node.inputs):
         return None
     if any(d.const is None for d in op_dims(node.op)):
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinygraph.errors import InternalError
-from tinygraph.graph import Graph, Interner, Node, Op, Value, map_graphs, subgraphs, toposort
+from tinygraph.graph import Graph, Interner, Node, Op, Value, has_body, map_graphs, toposort
 from tinygraph.ops.arithmetic import Elemwise
 from tinygraph.rewrite.journal import Journal, PassRecord, expression
 
@@ -231,19 +231,30 @@ class _Rewriter:
 
     def _sweep(self, graph: Graph) -> tuple[Value, ...]:
         final: dict[Node, Sequence[Value]] = {}
+        changed: set[Value] = set()
+        resting = self.table.resting
         self.budget = self.LIMIT * (len(graph.nodes()) + 10)
         for node in graph.nodes():
-            if node in final:
+            if node in resting and changed.isdisjoint(node.inputs):
+                final[node] = node.outputs  # most nodes of most passes
                 continue
-            new = self._settled_operands(node, final)
-            replaced = None if new in final else self._replacement(new)
-            if replaced is None:  # most nodes of most passes
-                final[node] = final.setdefault(new, new.outputs)
-            else:
-                todo: list[tuple[Node, int, Any]] = [(node, _RESULT, (new, replaced))]
-                todo += [(v.node, _VISIT, None) for v in reversed(replaced) if v.node]
-                self._settle(todo, {node, new}, final)
+            if node not in final:
+                self._sweep_one(node, final)
+            if final[node] is not node.outputs:
+                changed.update([v for v, new in zip(node.outputs, final[node], strict=True)
+                                if v is not new])
         return tuple(final[v.node][v.index] if v.node else v for v in graph.outputs)
+
+    def _sweep_one(self, node: Node, final: dict[Node, Sequence[Value]]) -> None:
+        """Settle a node whose operands are settled."""
+        new = self._settled_operands(node, final)
+        replaced = None if new in final else self._replacement(new)
+        if replaced is None:
+            final[node] = final.setdefault(new, new.outputs)
+            return
+        todo: list[tuple[Node, int, Any]] = [(node, _RESULT, (new, replaced))]
+        todo += [(v.node, _VISIT, None) for v in reversed(replaced) if v.node]
+        self._settle(todo, {node, new}, final)
 
     def _settle(self, stack: list[tuple[Node, int, Any]], active: set[Node],
                 final: dict[Node, Sequence[Value]]) -> None:
@@ -288,7 +299,7 @@ class _Rewriter:
             same = same and new is v
             inputs.append(new)
         op = node.op
-        if subgraphs(op):
+        if has_body(op):
             op = map_graphs(op, lambda body: self._body(node.op, body))
         if op is not node.op:
             made = self.context.interner.make(op, *inputs, source=node.outputs[0].source)
@@ -298,12 +309,11 @@ class _Rewriter:
 
     def _replacement(self, node: Node) -> list[Any] | None:
         """What the first rule that fires makes of ``node``, interned."""
-        rules = self.table(node.op)
-        if not rules or node in self.table.resting:
+        if node in self.table.resting:
             return None
         self.context.asked = False
-        for candidate in rules:
-            start = time.perf_counter()
+        start = time.perf_counter()
+        for candidate in self.table(node.op):
             result = candidate.function(node, self.context)
             if result is None:
                 continue
@@ -316,7 +326,7 @@ class _Rewriter:
             self.context.journal.note(self.context.pass_name, candidate.name, node.outputs,
                                       values, time.perf_counter() - start)
             return values
-        if not self.context.asked:
+        if not self.context.asked and not has_body(node.op):
             self.table.resting.add(node)
         return None
 
@@ -358,10 +368,8 @@ def everywhere(graph: Graph, context: Context, transform: Callable[[Graph, Conte
     interner = context.interner
     graph = interner.graph(graph)
     mapping: dict[Value, Value] = {}
-    for node in graph.nodes():
+    for node in graph.loops:
         owner = node.op
-        if not subgraphs(owner):
-            continue
 
         def inner(body: Graph, owner: Op = owner) -> Graph:
             key = (body, getattr(owner, "groups", None))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from tinygraph.graph import Node, Op, Value
 from tinygraph.ops.arithmetic import (
     Broadcast,
+    Constant,
     Elemwise,
     broadcast_to,
     elementwise,
@@ -48,6 +49,9 @@ def pair(value: Value, name: str) -> tuple[Any, Any] | None:
 
 def is_number(value: Value, number: float) -> bool:
     """Is ``value`` a constant, all of whose elements are ``number``?"""
+    node = value.node
+    if node is None or not isinstance(node.op, (Constant, Broadcast)):
+        return False  # asked of every operand there is: most are neither
     found = scalar_constant(value)
     return found is not None and found == number
 

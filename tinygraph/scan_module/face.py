@@ -56,12 +56,22 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     shortest sequence decides.  truncate_gradient=k: the gradient runs over the last k steps.
     strict: every outer variable that the step reads must be in non_sequences.
     precompute: products of sequences may be computed before the loop (False saves their memory).
+    memory: the most bytes that the gradient through this scan keeps, for all steps together (None:
+    as many as make it fastest).  It counts what the forward loop stores for the backward loop and
+    what that stores for the gradients of weights; not the outputs, gradients of the sequences,
+    nor arrays that do not grow with the number of steps.  The price is time: of a recurrent layer
+    only the states are kept, and the backward loop computes gates, products too, once more.  So
+    far gradients are equal bit for bit to those without a budget.  Where that is too much at the
+    sizes of a call, the loop runs in segments: one more run forward, and weights' gradients are
+    added up segment by segment, which rounds differently.  The least that can be kept grows with
+    the square root of the number of steps; a smaller number of bytes means this least.
 
     Returns (outputs, updates): each output stacked over time, shape (n_steps, ...), one variable
     or a list of them; updates to pass on to ``function``.
 
     Raises ValueError where the initial state and the step's output differ in dtype or number of
-    axes, where neither sequences nor n_steps are given, or where counts do not match.
+    axes, where neither sequences nor n_steps are given, where counts do not match, or where
+    memory is no number of bytes.
     """
     del mode, profile, allow_gc  # Theano's; the compiler decides by itself
     seqs, rows, length = _sequences(_listed(sequences), go_backwards)

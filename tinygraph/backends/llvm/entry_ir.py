@@ -5,8 +5,8 @@ and where one fits it makes the results, runs the native code of the plan outsid
 the new values of shared variables, and returns the results.  Where none fits, or anything else is
 out of the ordinary, it has done nothing and returns None: the caller then works in Python.
 
-Everything before and after the run happens under the GIL and calls nothing that could give it
-up, so that other threads see it as one moment.
+Everything before the run is one moment for other threads, and so is the commit after it: it
+happens under the GIL, and calls nothing that could give it up.
 
 What it reads (``entry.py`` verifies the layouts, ``compile/entrance.py`` fills the tables; a
 *word* is 8 bytes):

@@ -169,16 +169,15 @@ class _Kernels(Dots):
 
     def few_rows(self, plain: bool) -> str:
         """Few rows have ways of their own.  The first column that these leave."""
-        code, counts = self.code, self.wide_panels
+        code = self.code
         if plain:
             first = self.op("and", "%n", -self.lanes)
             wide = self.test("sge", "%n", 4 * self.nr)
             enough = self.logic("and", self.test("eq", "%bcs", 1), wide)
         else:
-            panels = self.pick(self.test("eq", "%m", 1), counts[1], counts.get(2, 1))
-            first = self.op("and", "%n", self.op("mul", panels, -self.nr))
+            first = self.op("and", "%n", -self.wide_panels * self.nr)
             enough = self.test("sgt", first, 0)
-        few = self.test("sle", "%m", FEW if plain else max(counts))
+        few = self.test("sle", "%m", FEW if plain else 1)
         before = code.label
         with self.when(self.logic("and", enough, self.test("eq", "%ccs", 1), few)):
             b, name = ("ptr %b, i64 %brs", "stream") if plain else ("ptr %b", "wide")

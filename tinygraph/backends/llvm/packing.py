@@ -177,7 +177,7 @@ class Packing(Rows):
         half, count = len(rows) // 2, part // unit
         picks: list[list[int]] = []
         for first in (0, count // 2):
-            places = []
+            places: list[int] = []
             for start in range(0, self.lanes, part):
                 for i in range(first, first + count // 2):
                     for other in (0, self.lanes):

@@ -174,13 +174,15 @@ class Panels(Writer):
             f"ptr noalias nocapture readonly %tile, i64 %width, {C} i64 %rows, i64 %cols, i1 %acc",
         )
         straight = self.test("eq", "%ccs", 1)
-        with self.each("i", 0, "%rows", 1) as i:
+        with self.when(straight), self.each("j", 0, "%cols", self.lanes) as j:
+            left = self.smaller(self.op("sub", "%cols", j), self.lanes)
+            mask, source, target = self.lane_mask(left), self.at("%tile", j), self.at("%c", j)
+            with self.each("i", 0, "%rows", 1) as i:
+                new = self.load(self.corner(source, (i, "%width")))
+                self.put(new, self.corner(target, (i, "%crs")), left, mask, "%acc")
+        with self.when(self.negated(straight)), self.each("i", 0, "%rows", 1) as i:
             source, target = self.corner("%tile", (i, "%width")), self.corner("%c", (i, "%crs"))
-            with self.when(straight), self.each("j", 0, "%cols", self.lanes) as j:
-                left = self.smaller(self.op("sub", "%cols", j), self.lanes)
-                new, mask = self.load(self.at(source, j)), self.lane_mask(left)
-                self.put(new, self.at(target, j), left, mask, "%acc")
-            with self.when(self.negated(straight)), self.each("j", 0, "%cols", 1) as j:
+            with self.each("j", 0, "%cols", 1) as j:
                 place, new = self.corner(target, (j, "%ccs")), self.load(self.at(source, j), self.t)
                 total = self.add(self.load(place, self.t), new, self.t)
                 self.store(self.pick("%acc", total, new, self.t), place, self.t)

@@ -21,37 +21,30 @@ class Rows(Panels):
     # -- packed b --------------------------------------------------------------------------
 
     @property
-    def wide_panels(self) -> dict[int, int]:
-        """How many panels at once keep the multipliers busy with 1, 2 or 3 rows, where one panel
-        would not: eight sums in flight, or twelve if as many fit."""
-        counts = {rows: 8 // (rows * self.nv) for rows in (1, 2)} | {3: 4 // self.nv}
-        return {rows: count for rows, count in counts.items() if count > 1}
+    def wide_panels(self) -> int:
+        """How many panels at once keep the multipliers busy with one row, where one panel would
+        not: eight sums in flight."""
+        return 8 // self.nv
 
     def wide(self) -> str:
-        """Few rows of c times packed panels, n columns: a multiple of those taken at once."""
+        """One row of c times packed panels, n columns: a multiple of those taken at once."""
         self.function("wide", f"{A} {PANELS} {STRAIGHT} {SIZES}")
         step = self.op("mul", "%k", self.nr)
-        for rows, panels in self.wide_panels.items():
-            with self.when(self.test("eq", "%m", rows)):
-                loop = self.loop("j", 0, [("%b", "ptr"), ("%c", "ptr")])
-                self.wide_tile(rows, panels, step, *loop.values)
-                following = self.op("add", loop.index, panels * self.nr)
-                new = [self.corner(loop.values[0], (panels, step))]
-                new.append(self.at(loop.values[1], panels * self.nr))
-                loop.close(following, self.test("slt", following, "%n"), new)
-        return self.finish()
-
-    def wide_tile(self, rows: int, panels: int, step: str, b: str, c: str) -> None:
-        """All of k for ``panels`` panels, which are ``step`` elements apart."""
         with self.each("p", 0, "%k", KC) as p:
             depth = self.smaller(self.op("sub", "%k", p), KC)
-            starts = [self.corner(b, (p, self.nr))]
-            for _ in range(1, panels):
-                starts.append(self.at(starts[-1], step))
-            row = [(start, j * self.lanes) for start in starts for j in range(self.nv)]
             a = (self.corner("%a", (p, "%acs")), "%ars", "%acs")
             later = self.logic("or", "%acc", self.test("sgt", p, 0))
-            self.tile(rows, row, a, str(self.nr), (c, "%crs"), later, depth)
+            loop = self.loop("j", 0, [(self.corner("%b", (p, self.nr)), "ptr"), ("%c", "ptr")])
+            b, c = loop.values
+            starts = [b]
+            for _ in range(1, self.wide_panels):
+                starts.append(self.at(starts[-1], step))
+            row = [(start, j * self.lanes) for start in starts for j in range(self.nv)]
+            self.tile(1, row, a, str(self.nr), (c, "%crs"), later, depth)
+            following = self.op("add", loop.index, self.wide_panels * self.nr)
+            new = [self.at(starts[-1], step), self.at(c, self.wide_panels * self.nr)]
+            loop.close(following, self.test("slt", following, "%n"), new)
+        return self.finish()
 
     # -- long rows of b --------------------------------------------------------------------
 

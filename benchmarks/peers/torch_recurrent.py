@@ -1,0 +1,82 @@
+"""Plain LSTM and GRU in PyTorch: its own modules, with one bias instead of two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from problem import Problem
+from torch_common import VERSION, Tensor, Training, limit_threads
+
+__all__ = ["VERSION", "Workload"]
+
+MODULES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+NAMES = {"W": "rnn.weight_ih_l0", "U": "rnn.weight_hh_l0", "b": "rnn.bias_ih_l0"}
+
+
+def module(problem: Problem) -> torch.nn.Module:
+    """The module, whose second bias stays zero."""
+    features, hidden = len(problem.parameters["W"]), len(problem.parameters["U"])
+    out = MODULES[problem.options["cell"]](features, hidden)
+    torch.nn.init.zeros_(out.bias_hh_l0)
+    out.bias_hh_l0.requires_grad_(False)
+    return out
+
+
+def to_model(problem: Problem, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The problem's parameters as the module has them, transposed.  The update gate of its GRU
+    keeps the state where the problem's changes it: the argument has the other sign."""
+    return {NAMES[k]: np.ascontiguousarray((signs(problem) * v).T) for k, v in params.items()}
+
+
+def signs(problem: Problem) -> np.ndarray:
+    """For every column of the gates: the module's sign against the problem's."""
+    hidden = len(problem.parameters["U"])
+    per_gate = [1, -1, 1] if problem.options["cell"] == "gru" else [1, 1, 1, 1]
+    return np.repeat(np.array(per_gate, np.float32), hidden)
+
+
+class Steps(Training):
+    """Training steps."""
+
+    variants = ("nn",)
+    inputs = ("X",)
+
+    def build(self) -> None:
+        self.rnn = module(self.problem)
+
+    def to_model(self, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return to_model(self.problem, params)
+
+    def to_problem(self, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {k: params[name].T * signs(self.problem) for k, name in NAMES.items()}
+
+    def loss(self, *batch: Tensor) -> Tensor:
+        return (self.rnn(batch[0])[0][-1] ** 2).mean()
+
+
+class Inference:
+    """The last state; see ``worker.Workload``."""
+
+    def __init__(self, problem: Problem, variant: str) -> None:
+        limit_threads()
+        self.stages: dict[str, float] = {}
+        self.compiles = None
+        self.rnn = module(problem)
+        with torch.no_grad():
+            for name, value in to_model(problem, problem.parameters).items():
+                self.rnn.get_parameter(name.removeprefix("rnn.")).copy_(torch.from_numpy(value))
+        self.X = torch.from_numpy(problem.batches[0]["X"])
+
+    def step(self) -> Tensor:
+        with torch.inference_mode():
+            return self.rnn(self.X)[0][-1]
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        return {"outputs": {"result": self.step().numpy()}}
+
+
+def Workload(problem: Problem, variant: str) -> Any:  # noqa: N802
+    """Training or inference, as the problem says."""
+    return (Inference if problem.options["update"] == "none" else Steps)(problem, variant)
