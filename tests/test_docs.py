@@ -14,6 +14,7 @@ import pytest
 
 from tinygraph.passes.pipeline import PIPELINE
 
+pytestmark = pytest.mark.counts
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/architecture.md")
 

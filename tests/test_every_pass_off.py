@@ -1,9 +1,10 @@
 """Every pass of the pipeline may be left out: the values stay what they are.
 
 For each pass, programs that it changes are rewritten without it (a pass that finds nothing to do
-in a program changes nothing when it is left out).  The graphs of up to five run on the
-interpreter, and two are compiled; it is other programs' turn for each pass.  Together the programs give every
-pass something to do.  What is right is said by the interpreter on the graphs before all passes.
+in a program changes nothing when it is left out).  The graphs of up to four run on the
+interpreter and one is compiled; it is other programs' turn for each pass.  Together the programs
+give every pass something to do.  What is right is said by the interpreter on the graphs before
+all passes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.counts  # leaves passes out by itself
 
 PASSES = list(dict.fromkeys(p.name for p in PIPELINE))
 TOLERANCE = 1e-11  # of the largest number; all is float64
-INTERPRETED, COMPILED = 5, 2  # programs for each pass, at most
+INTERPRETED, COMPILED = 4, 1  # programs for each pass, at most
 
 
 @dataclass

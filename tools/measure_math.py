@@ -135,7 +135,8 @@ def compare(got: np.ndarray, want: np.ndarray, rest: np.ndarray | float
     size, high = np.abs(want), got.astype(np.float64)
     step = unit(size, dtype)
     error = np.abs((high - want) - rest) / step
-    if size.size and size.min() > 2 * info.tiny and size.max() < info.max / 2 and np.isfinite(error.max()):
+    ordinary = size.size and size.min() > 2 * info.tiny and size.max() < info.max / 2
+    if ordinary and np.isfinite(error.max()):
         return error, np.zeros(error.shape, bool)
     # Within half a unit of the largest number, that number and inf are both right.
     near_top = (size > info.max) | (size + step > float(info.max))

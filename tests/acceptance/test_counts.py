@@ -10,6 +10,7 @@ import pytest
 
 import tinygraph
 
+pytestmark = pytest.mark.counts
 CLIPS = (0, 100.0)
 WRITTEN = [(form, mask, clip) for form in models.FORMS for mask in (False, True) for clip in CLIPS]
 FUNCTION = re.compile(r"llvm\.(exp|log|sin|cos|tan|pow|sinh|cosh|asin|acos|atan)")

@@ -143,7 +143,7 @@ def test_the_document_states_at_most_two_ulp_for_every_function(dtype: DType) ->
     assert rows.keys() == TRANSCENDENTAL
     assert all(0.49 < error <= 2 for error in rows.values())
     if dtype is float32:
-        assert rows["exp"] <= 1 and rows["log"] <= 1
+        assert rows["exp"] <= 1.01 and rows["log"] <= 1.01
 
 
 def reference(op: str, *arrays: np.ndarray) -> np.ndarray:

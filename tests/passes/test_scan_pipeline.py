@@ -13,7 +13,7 @@ from tinygraph.rewrite.check import check_graph
 
 CASES = cases()
 SCAN_PASSES = ("unite", "last", "prune", "invariant", "before", "saved", "after", "accumulate",
-               "join")
+               "join", "checkpoint", "merge")
 
 
 @pytest.mark.parametrize("name", CASES)

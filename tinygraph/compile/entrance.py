@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import threading
 import warnings
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.backends.llvm import entry
+from tinygraph.backends.llvm import entry, recycle
 from tinygraph.backends.llvm.entry_ir import (
     DOUBLE,
     HEADER,
@@ -172,10 +173,11 @@ def _words(address: int, plan: Plan, arrays: Sequence[np.ndarray], constants: Se
            ) -> np.ndarray:
     """The words of a plan."""
     dims = [n for a in arrays for n in a.shape]
-    shapes = [n for shape in plan.shapes for n in shape]
+    results = [n for shape, kind in zip(plan.shapes, plan.dtypes, strict=True)
+               for n in (_block_bytes(shape, kind), *shape)]
     sizes_at = PLAN + len(dims)
-    shapes_at = sizes_at + len(plan.sizes)
-    constants_at = shapes_at + len(shapes)
+    results_at = sizes_at + len(plan.sizes)
+    constants_at = results_at + len(results)
     values_at = constants_at + len(constants)
     table, kept = [len(plan.values)], list[int]()
     kept_at = values_at + 1 + 3 * len(plan.values)
@@ -183,8 +185,14 @@ def _words(address: int, plan: Plan, arrays: Sequence[np.ndarray], constants: Se
         table += [k, len(data), kept_at + len(kept)]
         padded = data + bytes(-len(data) % 8)
         kept += np.frombuffer(padded, np.int64).tolist()
-    start = [address, plan.arena_bytes, plan.threads, sizes_at, shapes_at, constants_at, values_at,
+    start = [address, plan.arena_bytes, plan.threads, sizes_at, results_at, constants_at, values_at,
              len(constants)]
     assert len(start) == PLAN
-    return np.array([*start, *dims, *plan.sizes.tolist(), *shapes, *constants, *table, *kept],
+    return np.array([*start, *dims, *plan.sizes.tolist(), *results, *constants, *table, *kept],
                     np.int64)
+
+
+def _block_bytes(shape: Sequence[int], kind: np.dtype) -> int:
+    """The bytes of a result that lies on a block of ours; 0 for others."""
+    size = math.prod(shape) * kind.itemsize
+    return size if recycle.LEAST <= size <= recycle.MOST_BYTES else 0

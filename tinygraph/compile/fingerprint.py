@@ -79,7 +79,7 @@ class _Writer:
     def record(self, x: Any) -> str:
         kind = type(x)
         fields = ",".join([self.field(getattr(x, name))
-                           for name in _fields(kind, self.messages)])
+                           for name in _fields(kind, self.messages)])  # type: ignore[arg-type]
         return f"{kind.__module__}.{kind.__qualname__}[{fields}]"
 
     def field(self, x: Any) -> str:

@@ -85,7 +85,10 @@ class Shelf:
 
     def _kept(self, conditions: Conditions) -> Kept | None:
         data = self._get(self._content)
-        return None if data is None else Kept(*data, conditions)
+        if data is None:
+            return None
+        lowered, code = data
+        return Kept(lowered, code, conditions)
 
     def _get(self, key: tuple[str, list[Sym]]) -> Any:
         text, syms = key

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,18 +46,17 @@ class SameRows:
 def same_rows(step: str, sequences: Iterable[View], stacks: Iterable[View]) -> list[SameRows]:
     """The pairs of a sequence and a stack of one scan that might share a buffer."""
     found = []
-    sequences = [s for s in sequences if s.buffer is not None and s.buffer.role == "temp"]
+    alike: dict[Any, list[View]] = {}
+    for s in sequences:
+        if s.buffer is not None and s.buffer.role == "temp":
+            alike.setdefault((s.dtype, s.dims, s.strides), []).append(s)
     for stack in stacks:
         assert stack.buffer is not None
         if stack.buffer.role == "temp":
             found += [SameRows(step, s.buffer, stack.buffer)  # type: ignore[arg-type]
-                      for s in sequences if s.buffer is not stack.buffer and _alike(s, stack)]
+                      for s in alike.get((stack.dtype, stack.dims, stack.strides), [])
+                      if s.buffer is not stack.buffer and _equal(s.offset, stack.offset)]
     return found
-
-
-def _alike(a: View, b: View) -> bool:
-    return (a.dtype is b.dtype and a.dims == b.dims and a.strides == b.strides
-            and _equal(a.offset, b.offset))
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -74,10 +74,16 @@ def overlay(body: Block, bytes_of: Mapping[Buffer, Dim], pairs: Sequence[SameRow
     It can where nothing reads the sequence after the loop or touches the stack before it, and
     every step has read its row before it stores one.
     """
+    pairs = [p for p in pairs if bytes_of[p.read] == bytes_of[p.written]]
+    if not pairs:
+        return body
+    uses = _Uses(body)
     for pair in pairs:
-        if bytes_of[pair.read] == bytes_of[pair.written] and _allowed(body, pair):
-            body = _renamed(body, {pair.written: pair.read}, {})
-    return body
+        if _allowed(uses, pair):
+            uses.rename(pair.written, pair.read)
+    if not uses.names:
+        return body
+    return _renamed(body, {old: uses.now(old) for old in uses.names}, {})
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,56 @@ class Use:
     time: int
 
 
-def _allowed(body: Block, pair: SameRows) -> bool:
-    program = list(_timed(body, (), itertools.count()))
-    found = [(s, use) for s, use in program if isinstance(s, For) and s.var.name == pair.step]
-    read = [use for s, use in program if pair.read in _touched(s)]
-    written = [use for s, use in program if pair.written in _touched(s)]
+class _Uses:
+    """Where a program touches which buffer, found in one walk: there are many pairs to look at.
+
+    ``names``: buffers that are to have the place of others; the program still has the old ones
+    """
+
+    def __init__(self, body: Block) -> None:
+        self.names: dict[Buffer, Buffer] = {}
+        self.steps: dict[str, list[tuple[For, Use]]] = {}
+        self.spans: dict[int, tuple[int, int]] = {}  # per loop: its first and last moment
+        self.starts: dict[int, list[int]] = {}  # per loop: when its own statements begin
+        self._of: dict[Buffer, list[tuple[Stmt, Use]]] = {}
+        for stmt, use in _timed(body, (), itertools.count()):
+            for buffer in _touched(stmt):
+                self._of.setdefault(buffer, []).append((stmt, use))
+            for loop in use.loops:
+                start, _ = self.spans.get(id(loop), (use.time, 0))
+                self.spans[id(loop)] = (start, use.time)
+            if use.loops:
+                self.starts.setdefault(id(use.loops[-1]), []).append(use.time)
+            if isinstance(stmt, For):
+                self.steps.setdefault(stmt.var.name, []).append((stmt, use))
+
+    def of(self, *wanted: Buffer) -> list[tuple[Stmt, Use]]:
+        """The statements that touch one of the buffers, in order."""
+        found = {use.time: (stmt, use) for b in wanted for stmt, use in self._of.get(b, [])}
+        return [found[time] for time in sorted(found)]
+
+    def rename(self, old: Buffer, new: Buffer) -> None:
+        """``old`` gets the place of ``new``."""
+        self._of[new] = self.of(old, new)
+        self._of.pop(old)
+        self.names[old] = new
+
+    def now(self, buffer: Buffer) -> Buffer:
+        """The buffer in whose place ``buffer`` is."""
+        while buffer in self.names:
+            buffer = self.names[buffer]
+        return buffer
+
+    def child(self, loop: For, time: int) -> int:
+        """When the statement of the loop's own block begins that holds what happens at ``time``."""
+        starts = self.starts[id(loop)]
+        return starts[bisect_right(starts, time) - 1]
+
+
+def _allowed(uses: _Uses, pair: SameRows) -> bool:
+    found = uses.steps.get(pair.step, [])
+    read = [use for _, use in uses.of(pair.read)]
+    written = [use for _, use in uses.of(pair.written)]
     if len(found) != 1 or not read or not written:
         return False
     (loop, at) = found[0]
@@ -101,8 +152,7 @@ def _allowed(body: Block, pair: SameRows) -> bool:
             at.loops[depth - 1].mode == "parallel"):  # type: ignore[union-attr]
         depth -= 1  # tiles of the batch
     whole = (*at.loops, loop)[depth]
-    inside = [use.time for _, use in program if whole in use.loops]
-    start, end = min(inside, default=0), max(inside, default=0)
+    start, end = uses.spans.get(id(whole), (0, 0))
     if any(use.loops[:depth] != at.loops[:depth] for use in (*read, *written)):
         return False
     if any(whole in use.loops and loop not in use.loops for use in (*read, *written)):
@@ -111,49 +161,44 @@ def _allowed(body: Block, pair: SameRows) -> bool:
         return False
     last = max((use.time for use in read if loop in use.loops), default=start)
     first = min((use.time for use in written if loop in use.loops), default=end)
-    early, late = _child(loop, last, program), _child(loop, first, program)
+    early, late = uses.child(loop, last), uses.child(loop, first)
     return early < late or (early == late and _element_by_element(
-        [(s, use) for s, use in program if loop in use.loops and use.time >= early], pair))
+        uses, [(s, use) for s, use in uses.of(pair.read, pair.written)
+               if loop in use.loops and use.time >= early], pair))
 
 
-def _element_by_element(statements: Sequence[tuple[Stmt, Use]], pair: SameRows) -> bool:
+def _element_by_element(uses: _Uses, statements: Sequence[tuple[Stmt, Use]], pair: SameRows
+                        ) -> bool:
     """Does one nest read and store both, every element before it is overwritten, in the round
     that overwrites it?"""
     stores: dict[tuple[Stmt, ...], list[Store]] = {}
     for stmt, use in statements:
-        if pair.written in buffers(stmt):
+        if pair.written in map(uses.now, buffers(stmt)):
             if not isinstance(stmt, Store) or stmt.accumulate:
                 break  # a product reads what was stored; what comes before it counts
             stores.setdefault(use.loops, []).append(stmt)
     done: set[tuple[Stmt, ...]] = set()
     for stmt, use in statements:
-        if isinstance(stmt, Store) and stmt.buffer is pair.written:
+        if isinstance(stmt, Store) and uses.now(stmt.buffer) is pair.written:
             done.add(use.loops)
-        for index in _loads(stmt, pair.read):
+        for index in _loads(uses, stmt, pair.read):
             mine = stores.get(use.loops, [])
             if use.loops in done or not any(_equal(index, s.index) for s in mine):
                 return False
-        if pair.read in buffers(stmt):
+        if pair.read in map(uses.now, buffers(stmt)):
             return False
     return True
 
 
-def _loads(stmt: Stmt, buffer: Buffer) -> list[Expr]:
+def _loads(uses: _Uses, stmt: Stmt, buffer: Buffer) -> list[Expr]:
     """The places of a buffer that the expressions of a statement read."""
     found, pending = [], list(expressions(stmt))
     while pending:
         expr = pending.pop()
-        if isinstance(expr, Load) and expr.buffer is buffer:
+        if isinstance(expr, Load) and uses.now(expr.buffer) is buffer:
             found.append(expr.index)
         pending += operands(expr)
     return found
-
-
-def _child(loop: For, time: int, program: Sequence[tuple[Stmt, Use]]) -> int:
-    """When the statement of the loop's own block begins that holds what happens at ``time``."""
-    depth = next(len(use.loops) for s, use in program if s is loop)
-    return max(use.time for s, use in program
-               if use.time <= time and use.loops[depth:] == (loop,))
 
 
 def _timed(stmt: Stmt, loops: tuple[Stmt, ...], clock: Iterator[int]

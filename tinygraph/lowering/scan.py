@@ -81,6 +81,14 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
     region.add(lambda b: step.emit(b, n), *node.outputs)
 
 
+def _count(steps: Dim) -> str:
+    """A number of steps in a title: a long formula is named by what it depends on."""
+    text = str(steps)
+    if len(text) <= 60:
+        return text
+    return f"(a number over {', '.join(sorted(s.name for s in steps.syms()))})"
+
+
 def _name(region: Region, hint: str) -> str:
     return region.storage.fresh(hint).replace("$", "")
 
@@ -136,7 +144,8 @@ class _Step:
             self._loop(b, n)
 
     def _loop(self, b: E.Builder, n: Expr) -> None:
-        b.note(f"scan {self.op.name or 'without a name'}: {self.op.n_steps} steps", self.source)
+        b.note(f"scan {self.op.name or 'without a name'}: {_count(self.op.n_steps)} steps",
+               self.source)
         with b.loop(n, hint=self.t.name) as step:
             # Views were made over ``t``; the builder's index takes its name.
             assert step.name == self.t.name

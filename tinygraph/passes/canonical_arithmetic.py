@@ -59,7 +59,8 @@ def sub_zero(node: Node, context: Context) -> Any:
 @rule("mul")
 def mul_one(node: Node, context: Context) -> Any:
     """x * 1 --> x;  x * -1 --> -x"""
-    out, (x, y) = node.outputs[0], node.inputs
+    out = node.outputs[0]
+    x, y = operands(out)
     for factor, other in ((y, x), (x, y)):
         if is_number(factor, 1):
             return fitting(other, out)

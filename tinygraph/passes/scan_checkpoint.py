@@ -1,4 +1,4 @@
-"""checkpoint: a recurrent loop whose gradient must not keep more than so many bytes runs in segments.
+"""checkpoint: a loop whose gradient must not keep more than so many bytes runs in segments.
 
 Pass *saved* has left of the forward loop what the backward loop cannot compute again: the states
 of all steps, and the backward loop stacks what the weights' gradients need.  Where that is more

@@ -22,12 +22,13 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from tinygraph.backends.llvm import entry_ir
+from tinygraph.backends.llvm import entry_ir, recycle
 from tinygraph.dtypes import ALL
 
 ALIGNMENT = 64  # of a workspace
 _FASTCALL = 0x80  # METH_FASTCALL: called with an array of arguments and their number
-_NEW_FROM_DESCR = 94  # the place of PyArray_NewFromDescr in NumPy's table of functions
+# Places in NumPy's table of functions.
+_ARRAY_TYPE, _NEW_FROM_DESCR, _GET_HANDLER, _DEFAULT_HANDLER = 2, 94, 305, 306
 _PLAIN = 0x101  # NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED
 
 
@@ -59,11 +60,12 @@ def layout() -> dict[str, int] | None:
     found = {
         "object_type": head - 8, "list_size": head, "list_items": head + 8, "scalar_value": head,
         "array_data": head, "array_axes": head + 8, "array_shape": head + 16,
-        "array_dtype": head + 40, "array_flags": head + 48, "plain_flags": _PLAIN,
-        "alignment": ALIGNMENT,
+        "array_dtype": head + 40, "array_flags": head + 48, "array_handler": head + 72,
+        "plain_flags": _PLAIN, "alignment": ALIGNMENT,
     }  # fmt: skip
     right = (_lists_lie(found) and _scalars_lie(found)
-             and all(_lies(a, found) for a in _probes()) and _creates() is not None)
+             and all(_lies(a, found) for a in _probes()) and _creates() is not None
+             and _handles(found))
     return found if right else None
 
 
@@ -116,19 +118,33 @@ def _scalars_lie(at: dict[str, int]) -> bool:
 
 
 @functools.cache
-def _creates() -> int | None:
-    """The address of PyArray_NewFromDescr, if calling it makes an array; else None."""
+def _table() -> int | None:
+    """The address of NumPy's table of functions, if it begins as it should; else None."""
     core = sys.modules.get("numpy._core._multiarray_umath") or sys.modules.get(
         "numpy.core._multiarray_umath")
     table = getattr(core, "_ARRAY_API", None)
     if table is None:
         return None
-    pointer = ctypes.pythonapi["PyCapsule_GetPointer"]
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    start = pointer(table, None)
-    address = ctypes.c_void_p.from_address(start + 8 * _NEW_FROM_DESCR).value
-    array_type = ctypes.c_void_p.from_address(start + 8 * 2).value
-    if address is None or array_type != id(np.ndarray):
+    start = _pointer(table, None)
+    return start if _word(start + 8 * _ARRAY_TYPE) == id(np.ndarray) else None
+
+
+def _word(address: int) -> int:
+    return ctypes.c_int64.from_address(address).value
+
+
+def _pointer(capsule: Any, name: bytes | None) -> int:
+    get = ctypes.pythonapi["PyCapsule_GetPointer"]
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return get(capsule, name)
+
+
+@functools.cache
+def _creates() -> int | None:
+    """The address of PyArray_NewFromDescr, if calling it makes an array; else None."""
+    table = _table()
+    address = _word(table + 8 * _NEW_FROM_DESCR) if table else 0
+    if not address:
         return None
     make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.py_object, ctypes.c_int,
                              *[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_void_p)(address)
@@ -137,6 +153,28 @@ def _creates() -> int | None:
     made = make(np.ndarray, kind, 2, ctypes.addressof(shape), None, None, 0, None)
     right = type(made) is np.ndarray and made.shape == (3, 5) and made.dtype is kind
     return address if right and made.flags.owndata and made.flags.carray else None
+
+
+def _handles(at: dict[str, int]) -> bool:
+    """Do arrays name the handler of their memory as expected, and is NumPy's own as expected?"""
+    table = _table()
+    if table is None:
+        return False
+    get = ctypes.PYFUNCTYPE(ctypes.py_object)(_word(table + 8 * _GET_HANDLER))
+    own, view = np.zeros((2, 3)), np.zeros((2, 3))[1:]
+    return (_at(own, at["array_handler"]) == id(get()) and not _at(view, at["array_handler"])
+            and _default_handler() is not None)
+
+
+def _default_handler() -> tuple[int, int] | None:
+    """The addresses of the capsule with NumPy's default handler and of the handler."""
+    table = _table()
+    if table is None:
+        return None
+    capsule = _word(_word(table + 8 * _DEFAULT_HANDLER))
+    handler = _pointer(ctypes.cast(capsule, ctypes.py_object), recycle.CAPSULE)
+    version = ctypes.c_uint8.from_address(handler + recycle.HANDLER_VERSION).value
+    return (capsule, handler) if version == 1 else None
 
 
 def key() -> str:
@@ -170,13 +208,16 @@ def load(data: bytes) -> Method:
     """The entrance of this process, from its object code."""
     builder = llvm.JITLibraryBuilder()
     builder.add_object_img(data)
-    for name in entry_ir.IMPORTS:
+    for name in (*entry_ir.IMPORTS, *recycle.IMPORTS):
         place = ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p).value
         assert place is not None
         builder.import_symbol(name, place)
-    create = _creates()
-    assert create is not None
+    create, table, default = _creates(), _table(), _default_handler()
+    assert create is not None and table is not None and default is not None
     builder.import_symbol("PyArray_NewFromDescr", create)
+    builder.import_symbol(recycle.GET_HANDLER, _word(table + 8 * _GET_HANDLER))
+    builder.import_symbol(recycle.DEFAULT_CAPSULE, default[0])
+    builder.import_symbol(recycle.DEFAULT, default[1])
     for name, value in zip(entry_ir.TYPES, (np.ndarray, float, int, None), strict=True):
         builder.import_symbol(name, id(value))
     builder.export_symbol(entry_ir.ENTRY)

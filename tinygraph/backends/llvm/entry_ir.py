@@ -25,9 +25,10 @@ What it reads (``entry.py`` verifies the layouts, ``compile/entrance.py`` fills 
     row     0 dtype object  1 axes  2 type of NumPy's scalar or 0  3 which Python numbers
             4 address of a shared variable's words
     plan    0 address of native code  1 bytes of workspace  2 threads, 0: any
-            3 where sizes, 4 shapes of results, 5 constants and 6 values lie, in words
-            7 how many constants, then the shapes of inputs and shared variables.  Values: a
-            count, and for each an argument, how many bytes, and where in the plan they lie
+            3 where sizes, 4 results, 5 constants and 6 values lie, in words
+            7 how many constants, then the shapes of inputs and shared variables.  Results: for
+            each its bytes if it shall lie on a block (``recycle.py``), else 0; and its shape.
+            Values: a count, and for each an argument, how many bytes, and where in the plan
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from string import Template
 
+from tinygraph.backends.llvm import recycle
 from tinygraph.backends.llvm.entry_checks import ARGUMENTS, LOOPS, PLANS, READING, loop
 
 ENTRY = "tinygraph_enter"
@@ -131,7 +133,8 @@ _RESULT = """\
   %at = add i64 %arguments, %r
   %row = call ptr @row(ptr %header, i64 %at)
   %axes = call i64 @word(ptr %row, i64 1)
-  %shape = load ptr, ptr %cursor, align 8
+  %bytes.place = load ptr, ptr %cursor, align 8
+  %shape = getelementptr i64, ptr %bytes.place, i64 1
   %rest = getelementptr i64, ptr %shape, i64 %axes
   store ptr %rest, ptr %cursor, align 8
   %new = icmp uge i64 %r, %outputs
@@ -152,10 +155,8 @@ reuse:
   br label %have
 create:
   %dtype = call ptr @pointer(ptr %row, i64 0)
-  %axes32 = trunc i64 %axes to i32
-  call void @Py_IncRef(ptr %dtype)  ; the call takes one away
-  %made = call ptr @PyArray_NewFromDescr(ptr @ndarray, ptr %dtype, i32 %axes32, ptr %shape,
-                                         ptr null, ptr null, i32 0, ptr null)
+  %bytes = call i64 @word(ptr %bytes.place, i64 0)
+  %made = call ptr @create(ptr %dtype, i64 %axes, ptr %shape, i64 %bytes)
   %out_of_memory = icmp eq ptr %made, null
   br i1 %out_of_memory, label %failed, label %have
 have:
@@ -473,7 +474,7 @@ _LIST_ITEM = """\
 def source(layout: Mapping[str, int]) -> str:
     """The module.  ``layout``: where CPython and NumPy keep what is read, in bytes:
     object_type, list_size, list_items, scalar_value, array_data, array_axes, array_shape,
-    array_dtype, array_flags; and plain_flags, alignment."""
+    array_dtype, array_flags, array_handler; and plain_flags, alignment."""
     numbers = {
         "header": HEADER, "plan": PLAN, "row": ROW, "held": HELD, "running": RUNNING,
         "waiting": WAITING, "busy": BUSY, "owned": OWNED, "rounded": ROUNDED, "small": SMALL,
@@ -491,6 +492,6 @@ def source(layout: Mapping[str, int]) -> str:
         "constants_loop": loop("c", "%constants.count", _CONSTANT),
         "list_loop": loop("o", "%outputs", _LIST_ITEM),
     }
-    parts = [_DECLARATIONS, READING, ARGUMENTS, PLANS, _RESULTS, _COMMIT, _ENTER]
+    parts = [_DECLARATIONS, READING, ARGUMENTS, PLANS, recycle.source(), _RESULTS, _COMMIT, _ENTER]
     text = Template("\n".join(parts)).safe_substitute(loops)
     return Template(text).substitute(numbers, entry=ENTRY)

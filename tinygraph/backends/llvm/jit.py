@@ -125,7 +125,7 @@ def _library_name() -> str:
 
 
 @functools.cache
-def host(use_blas: bool = True) -> gemm.Target:
+def host(use_blas: bool = False) -> gemm.Target:
     """What the emitter must know about this machine."""
     features, machine = _features(), platform.machine().lower()
     x86 = machine in ("x86_64", "amd64", "i686", "i386")
