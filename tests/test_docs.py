@@ -16,7 +16,7 @@ from tinygraph.passes.pipeline import PIPELINE
 
 pytestmark = pytest.mark.counts
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/vector_math.md")
 
 
 def text(name: str) -> str:

@@ -20,7 +20,7 @@ from tinygraph.backends.llvm import gemm, jit
 from tinygraph.dtypes import DType, float32, float64
 
 FLOATS = (float32, float64)
-OWN = replace(jit.host(), blas="")
+OWN = jit.host()
 TARGETS = {
     "host": OWN,
     "4 floats": replace(OWN, vector_bytes=16, registers=16, mask_registers=False),
@@ -314,7 +314,7 @@ MACHINES = {
     "sse2": ("x86_64-unknown-linux-gnu", "x86-64", gemm.Target("x86", 16, 16)),
     "avx2": ("x86_64-unknown-linux-gnu", "haswell", gemm.Target("x86", 32, 16)),
     "avx512": ("x86_64-unknown-linux-gnu", "skylake-avx512", gemm.Target(
-        "x86", 64, 32, True, "", '"prefer-vector-width"="512"')),
+        "x86", 64, 32, True, '"prefer-vector-width"="512"')),
     "neon": ("aarch64-unknown-linux-gnu", "neoverse-n1", gemm.Target("aarch64", 16, 32)),
 }
 

@@ -16,7 +16,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from tinygraph.backends.llvm import blas, gemm, jit
+from tinygraph.backends.llvm import jit
 from tinygraph.backends.llvm.emit import VECTORISE
 from tinygraph.dtypes import float32, float64, int64
 from tinygraph.loops.language import (
@@ -39,7 +39,7 @@ FLOATS = (float32, float64)
 N, M = DimOf("N"), DimOf("M")
 IX, JX = Var("i", int64), Var("j", int64)
 ZERO = Const(0, int64)
-OWN = replace(jit.host(), blas="")
+OWN = jit.host()
 SIZES = tuple(["m", "n", "k", "ao", "ars", "acs", "bo", "brs", "bcs", "co", "crs", "ccs"])
 LAYOUTS = {
     "rows": lambda r, c: (c + 2, 1),
@@ -152,46 +152,13 @@ def test_products_over_more_than_one_block(dtype, accumulate, target):
             check_product(native, shape, (a, b, c), dtype, accumulate, rng)
 
 
-def large_products(native, dtype, accumulate):
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("dtype, accumulate", list(product(FLOATS, (False, True))))
+def test_large_products(dtype, accumulate):
+    code = jit.compile_program(product_program(dtype, accumulate))
+    assert code.symbols == ()
+    native, rng = jit.load(code), np.random.default_rng(0)
     for a, b, c in product(("rows", "columns"), ("rows", "columns", "spread"), ("rows", "columns")):
         check_product(native, (330, 331, 332), (a, b, c), dtype, accumulate, rng)
-
-
-@pytest.mark.parametrize("dtype, accumulate", list(product(FLOATS, (False, True))))
-def test_large_products_through_blas(dtype, accumulate):
-    if blas.find() is None:
-        pytest.skip("this process has no BLAS that compiled code can call")
-    assert gemm.BLAS_WORK < 330 * 331 * 332
-    code = jit.compile_program(product_program(dtype, accumulate))
-    assert len(code.symbols) == 1
-    large_products(jit.load(code), dtype, accumulate)
-
-
-@pytest.mark.parametrize("dtype, accumulate", list(product(FLOATS, (False, True))))
-def test_large_products_without_blas(dtype, accumulate):
-    code = jit.compile_program(product_program(dtype, accumulate), target=OWN)
-    assert code.symbols == ()
-    large_products(jit.load(code), dtype, accumulate)
-
-
-@pytest.mark.parametrize("dtype, accumulate", list(product(FLOATS, (False, True))))
-def test_large_products_through_scipy(dtype, accumulate, monkeypatch):
-    pytest.importorskip("scipy")
-    found = blas.from_scipy()
-    if found is None:
-        pytest.skip("SciPy's BLAS has 64-bit integers")
-    monkeypatch.setattr(blas, "find", lambda: found)
-    target = replace(OWN, blas=found.convention)
-    code = jit.compile_program(product_program(dtype, accumulate), target=target)
-    large_products(jit.load(code), dtype, accumulate)
-
-
-def test_a_missing_blas_is_reported(monkeypatch):
-    code = jit.compile_program(product_program(float32, False), target=replace(OWN, blas="cblas64"))
-    monkeypatch.setattr(blas, "find", lambda: None)
-    with pytest.raises(RuntimeError, match="tinygraph_cblas64_sgemm; this process has none"):
-        jit.load(code)
 
 
 # -- native functions ----------------------------------------------------------------------------

@@ -8,10 +8,12 @@ from tinygraph.dims import THREADS, Dim, dim, floordiv, maximum, minimum, nonneg
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Expr, Matrix
 from tinygraph.lowering.nest import fill
+from tinygraph.lowering.tiling import Tiling
 from tinygraph.lowering.view import View
 from tinygraph.ops.linalg import Dot
 
 SHARE = 48  # parts of a product that threads share are a multiple of this: whole register tiles
+STEP_WORK = 1 << 15  # the same for a thread that spins between the steps of a loop (a microsecond)
 SHARE_WORK = 1 << 19  # multiply-adds that are worth another thread (about 10 microseconds)
 
 
@@ -94,54 +96,68 @@ class Product:
                 and all(g.strides[1] == 0 for g in self.outer))
 
     def emit(self, b: E.Builder, panels: View | None = None, panel: int = 0,
-             share: bool = False) -> None:
-        """Write the loops and the Gemm.  ``panels``: b, packed;  ``share``: several threads may
-        take parts of the columns, or of the rows if there are more of them."""
+             share: Dim | None = None) -> None:
+        """Write the loops and the Gemm.  ``panels``: b, packed, in panels of ``panel`` columns;
+        ``share``: into how many parts threads cut the columns (or the rows, if there are more of
+        them and b is not packed)."""
         offsets: list[Expr] = [v.offset for v in self.views]
         if self.deep and not self.accumulate:
             fill(b, self.views[2], E.const(0, self.views[2].dtype))
-        m, n = self.sizes.expr(self.m.size), self.sizes.expr(self.n.size)
+        m, n, k = (self.sizes.expr(g.size) for g in (self.m, self.n, self.k))
+        if panels is not None:
+            offsets[1] = panels.offset
+        if share is None:
+            self._nest(b, offsets, m, n, panels, panel)
+            return
+        columns = panel > 0 or _degree(self.n.size) >= _degree(self.m.size)
+        group, unit = (self.n if columns else self.m), panel or SHARE
+        most = self.sizes.expr(floordiv(group.size + (share * unit - 1), share * unit) * unit)
+        with b.loop(self.sizes.expr(share), "parallel", hint="part") as part:
+            start = b.let(E.mul(part, most), "start")
+            left = E.sub(self.sizes.expr(group.size), start)
+            here = b.let(E.maximum(E.minimum(left, most), E.index(0)), "share")
+            at = self._moved(offsets, start, group)
+            if panels is not None:
+                at[1] = E.add(panels.offset, E.mul(start, k))
+            self._nest(b, at, m if columns else here, here if columns else n, panels, panel)
 
-        def gemm(at: list[Expr], m: Expr, n: Expr) -> None:
-            packed = Matrix(panels.buffer, panels.offset, E.index(0), E.index(0)) if (
-                panels is not None and panels.buffer is not None) else None
-            b.gemm(m, n, self.sizes.expr(self.k.size), self.matrix(0, at[0], self.m, self.k),
-                   packed or self.matrix(1, at[1], self.k, self.n),
+    def _nest(self, b: E.Builder, at: list[Expr], m: Expr, n: Expr, panels: View | None,
+              panel: int) -> None:
+        """The loops around the Gemm of an m x n part whose operands begin at ``at``."""
+
+        def level(rest: list[Group], at: list[Expr]) -> None:
+            if rest:
+                with b.loop(self.sizes.expr(rest[0].size)) as i:
+                    level(rest[1:], self._moved(at, i, rest[0]))
+                return
+            right = self.matrix(1, at[1], self.k, self.n)
+            if panels is not None and panels.buffer is not None:
+                right = Matrix(panels.buffer, at[1], E.index(0), E.index(0))
+            b.gemm(m, n, self.sizes.expr(self.k.size), self.matrix(0, at[0], self.m, self.k), right,
                    self.matrix(2, at[2], self.m, self.n), self.accumulate or bool(self.deep), panel)
 
-        def nest(rest: list[Group], at: list[Expr], m: Expr, n: Expr) -> None:
-            if not rest:
-                gemm(at, m, n)
-                return
-            with b.loop(self.sizes.expr(rest[0].size)) as i:
-                nest(rest[1:], self._moved(at, i, rest[0]), m, n)
-
-        rest = self.outer + self.deep
-        if not share:
-            nest(rest, offsets, m, n)
-            return
-        columns = _degree(self.n.size) >= _degree(self.m.size)
-        group = self.n if columns else self.m
-        count, most = self._shares(group)
-        with b.loop(self.sizes.expr(count), "parallel", hint="part") as part:
-            start = b.let(E.mul(part, self.sizes.expr(most)), "start")
-            left = E.sub(self.sizes.expr(group.size), start)
-            here = b.let(E.maximum(E.minimum(left, self.sizes.expr(most)), E.index(0)), "share")
-            at = self._moved(offsets, start, group)
-            nest(rest, at, m if columns else here, here if columns else n)
+        level(self.outer + self.deep, at)
 
     def _moved(self, at: list[Expr], i: Expr, group: Group) -> list[Expr]:
         return [E.add(o, E.mul(i, self.sizes.expr(s)))
                 for o, s in zip(at, group.strides, strict=True)]
 
-    def _shares(self, group: Group) -> tuple[Dim, Dim]:
-        """Into how many parts ``group`` is cut for threads, and the size of the largest."""
+    def shares(self) -> Dim:
+        """Into how many parts threads should cut a product outside of loops."""
         work = self.m.size * self.n.size * self.k.size
         for g in (*self.outer, *self.deep):
             work = work * g.size
-        count = maximum(dim(1), minimum(dim(THREADS), floordiv(work, dim(SHARE_WORK))))
-        most = floordiv(group.size + (count * SHARE - 1), count * SHARE) * SHARE
-        return count, most
+        return maximum(dim(1), minimum(dim(THREADS), floordiv(work, dim(SHARE_WORK))))
+
+    def shares_in_step(self, tile: Tiling | None) -> Dim | None:
+        """Into how many parts threads should cut a product with packed weights in a step: as many
+        as are left over by the tiles of the batch.  None where the weights are few."""
+        weights = (self.n.size * self.k.size).const
+        if weights is None or weights < STEP_WORK:
+            return None
+        rows = tile.whole(self.m.size) if tile else self.m.size
+        left = floordiv(dim(THREADS), tile.count) if tile else dim(THREADS)
+        return maximum(dim(1), minimum(left, floordiv(rows * weights, dim(STEP_WORK))))
 
 
 def _forwards(op: Dot, views: tuple[View, View, View]) -> tuple[View, View, View]:

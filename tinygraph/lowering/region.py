@@ -308,8 +308,8 @@ class Region:
         self.put(other, self.targets[total])
         assert product.node is not None and isinstance(product.node.op, Dot)
         self.where[total] = self.targets[total]
-        self._product(total, product.node.op, *product.node.inputs, self.targets[total],
-                      accumulate=True)
+        x, y = product.node.inputs
+        self._product(total, product.node.op, x, y, self.targets[total], accumulate=True)
 
     def _product(self, out: Value, op: Dot, x: Value, y: Value, c: View, accumulate: bool) -> None:
         """A product.  Weights that stay the same in a loop are packed before it."""
@@ -318,9 +318,10 @@ class Region:
         product = Product(op, self.memory(x), self.memory(y), c, accumulate)
         if y in self.constants and product.packable():
             panels, panel = self._panels(y, product), self.storage.panel(out.type.dtype)
-            self.add(lambda builder: product.emit(builder, panels, panel), out)
+            share = product.shares_in_step(self.tile)
+            self.add(lambda builder: product.emit(builder, panels, panel, share), out)
         else:
-            share = self.outer is None
+            share = product.shares() if self.outer is None else None
             self.add(lambda builder: product.emit(builder, share=share), out)
 
     def _panels(self, y: Value, product: Product) -> View:

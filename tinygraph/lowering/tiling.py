@@ -55,6 +55,10 @@ class Tiling:
         """A size of the whole as a size of one tile."""
         return d.substitute(lambda s: dim(self.rows) if s == self.batch else dim(s))
 
+    def whole(self, d: Dim) -> Dim:
+        """A size of one tile as a size of the whole."""
+        return d.substitute(lambda s: dim(self.batch) if s == self.rows else dim(s))
+
     def largest(self, d: Dim) -> Dim:
         """A size of one tile, for the largest tile."""
         return d.substitute(lambda s: self.most if s == self.rows else dim(s))

@@ -61,6 +61,13 @@ def stacked_for_products(edit: ScanEdit, items: Sequence[Value]) -> list[Value]:
     return list(found)
 
 
+def rows_for_products(edit: ScanEdit, items: Sequence[Value]) -> set[Value]:
+    """The rows of sequences that are read behind the loop, when products have left it."""
+    moving = _moving(edit)
+    read = {*frontier(moving, moving), *items} if any(v in moving for v in items) else set(items)
+    return read & {s.param for s in edit.seqs}
+
+
 def _stack_like(v: Value, edit: ScanEdit) -> Any:
     return v.result_class()(v.type.with_dims((edit.steps, *v.type.dims)))
 

@@ -9,6 +9,10 @@ time go on from segment to segment (Chen et al. 2016, arXiv:1604.06174, section 
 The steps that q segments leave over, T - q s < q, come last and are not run again.  q is a formula
 over the sizes of the call.  Where everything fits into the budget, q = 0: all steps are left over,
 and the program computes what it would compute without a budget, in the same order.
+
+A state that the step back alone reads, such as an LSTM's cell, costs nothing: going back, its rows
+make place for the gradients that are stacked (lowering/overlay.py).  So that they find that
+place, the step back computes the input's share of the gates again.
 """
 
 from __future__ import annotations
@@ -18,10 +22,9 @@ from dataclasses import dataclass
 from dataclasses import replace as with_fields
 from typing import Any
 
-from tinygraph.dims import Dim, dim, floordiv, maximum, minimum, product
+from tinygraph.dims import Dim, dim, floordiv, maximum, minimum, nonnegative, product
 from tinygraph.graph import Graph, Node, Value, apply
 from tinygraph.ops.arithmetic import Reduce, reduce_
-from tinygraph.ops.linalg import Dot
 from tinygraph.ops.views import (
     Concatenate,
     Reshape,
@@ -34,8 +37,9 @@ from tinygraph.ops.views import (
     reverse,
     slice_,
 )
-from tinygraph.passes.scan_after import stacked_for_products
+from tinygraph.passes.scan_after import rows_for_products, stacked_for_products
 from tinygraph.passes.scan_edit import ScanEdit, is_scan
+from tinygraph.passes.scan_inside import few_terms, rows_operand
 from tinygraph.rewrite.engine import Context, Pass, everywhere, substitute
 
 _ROOTS = 12  # the square root of a number of steps is sought among 1, 2, 4, ..., 2048
@@ -129,7 +133,9 @@ class _Segments:
         self.bases = {k: _base(s.outer, self.steps) for k, s in enumerate(ScanEdit(backward).seqs)}
         self.sums = _sums(backward, graph)
         self.whole = _read_elsewhere(forward, backward, self.bases, graph)
-        self.cut = _cut(forward, backward, self.bases, self.sums)
+        self.bytes = _Bytes(forward, backward, self.bases, self.sums, self.whole)
+        self.cut = _cut(self.steps, self.bytes.each, _bytes(s.param for s in edit.states),
+                        dim(max(edit.op.memory or 0, 1)))
 
     def run(self) -> dict[Value, Any]:
         """What takes the place of the results of both scans, and of the sums over time."""
@@ -225,12 +231,13 @@ class _Segments:
         if const is not None:
             for c in edit.consts:
                 c.outer = const(c.outer)
-        edit.op = with_fields(edit.op, n_steps=steps, memory=None)
+        hoist = edit.op.hoist and not (backward and self.bytes.lean)
+        edit.op = with_fields(edit.op, n_steps=steps, memory=None, hoist=hoist)
         return edit.build(self.interner)
 
     def rows(self, base: Any, rows: Any, const: Any) -> Any:
         """Rows of a sequence; those of a product are computed of rows."""
-        side = _time_operand(base)
+        side = rows_operand(base)
         if side is None:
             return rows(base)
         operands = list(base.node.inputs)
@@ -258,18 +265,6 @@ class _Inside:
 
     def const(self, x: Any) -> Any:
         return self.outer.add_const(x)
-
-
-def _time_operand(x: Value) -> int | None:
-    """Which operand of a product alone has its axis 0."""
-    if x.node is None or not isinstance(x.node.op, Dot):
-        return None
-    op = x.node.op
-    label = op.out[0]
-    for side, mine, other in ((0, op.a, op.b), (1, op.b, op.a)):
-        if mine[0] == label and label not in other:
-            return side
-    return None
 
 
 def _sums(node: Node, graph: Graph) -> dict[Value, list[Node]]:
@@ -307,20 +302,19 @@ def _read_elsewhere(forward: Node, backward: Node, bases: dict[int, tuple[Value,
 # --- how many segments
 
 
-def _cut(forward: Node, backward: Node, bases: dict[int, tuple[Value, bool]],
-         sums: dict[Value, list[Node]]) -> Cut:
+def _cut(total: Dim, each: Dim, start: Dim, budget: Dim) -> Cut:
     """The smallest number of segments with which the budget is met, with at most half of it for
     one segment: then the other half holds the states at the segments' beginnings wherever any
-    number of segments can meet it.  A budget that none can meet is taken for the least."""
-    op: Any = forward.op
-    each, start = _step_bytes(forward, backward, bases, sums), _bytes(
-        s.param for s in ScanEdit(forward).states)
-    whole, budget = op.n_steps * each, dim(max(op.memory, 1))
+    number of segments can meet it.  A budget that none can meet is taken for the least.
+
+    each: bytes of one step;  start: bytes of the states
+    """
+    whole = total * each
     over = minimum(maximum(whole - budget, dim(0)), dim(1))
     wanted = floordiv(whole * 2 + (budget - 1), budget)
     best = _root(floordiv(whole, maximum(each + start, dim(1))))
     count = over * minimum(wanted, best)
-    return Cut(op.n_steps, count, floordiv(op.n_steps, count))
+    return Cut(total, count, floordiv(total, count))
 
 
 def _root(n: Dim) -> Dim:
@@ -338,27 +332,45 @@ def _bytes(values: Iterable[Value]) -> Dim:
     return total
 
 
-def _step_bytes(forward: Node, backward: Node, bases: dict[int, tuple[Value, bool]],
-                sums: dict[Value, list[Node]]) -> Dim:
-    """What one step of both loops needs in memory until the segment is done."""
-    edit, back = ScanEdit(forward), ScanEdit(backward)
-    owners = {s.new: s.param for s in reversed(edit.states)}  # one memory for both stacks
-    ready = {b for b, _ in bases.values()}
-    outs = edit.op.groups.outputs(forward.outputs).stacks
-    kept = _bytes({owners.get(v, v): None for v, out in zip(edit.stacks, outs, strict=True)
-                   if out in ready})
-    shares = _bytes(s.param for s in edit.seqs if _time_operand(s.outer) is not None)
-    read = any(s.outer in ready and _time_operand(s.outer) is not None for s in edit.seqs)
-    items = [v for v, out in zip(back.stacks, back.op.groups.outputs(backward.outputs).stacks,
-                                 strict=True) if sums.get(out)]
-    made: dict[Value, None] = {}
-    for v in stacked_for_products(back, items):
-        for part in _parts(v):
-            if all(part is not s.param for s in back.seqs):
-                made[part] = None
-    stacked = _bytes(made)
-    # The gradients of the gates take the place of the input's share (lowering/overlay.py).
-    return kept + (maximum(shares, stacked) if read else shares + stacked)
+class _Bytes:
+    """What one step of both loops needs in memory until its segment is done.
+
+    each   bytes of a step
+    lean   does the step back compute the input's share of the gates again?
+    """
+
+    def __init__(self, forward: Node, backward: Node, bases: dict[int, tuple[Value, bool]],
+                 sums: dict[Value, list[Node]], whole: set[Value]) -> None:
+        self.edit, self.back, self.bases = ScanEdit(forward), ScanEdit(backward), bases
+        self.outs = self.edit.op.groups.outputs(forward.outputs).stacks
+        items = [v for v, out in zip(self.back.stacks, self.back.op.groups.outputs(
+            backward.outputs).stacks, strict=True) if sums.get(out)]
+        made = {part: None for v in stacked_for_products(self.back, items)
+                for part in _parts(v) if all(part is not s.param for s in self.back.seqs)}
+        stacked = _bytes(made)
+        after = rows_for_products(self.back, items)
+        later = {bases[k][0] for k, s in enumerate(self.back.seqs) if s.param in after}
+        free = [v for v, outs in self.kept().items()
+                if not outs & (later | whole) and nonnegative(stacked - _bytes([v]))]
+        inputs = [s.outer for s in self.edit.seqs if rows_operand(s.outer) is not None]
+        ready = {b for b, _ in bases.values()}
+        few = any(few_terms(x.node) is not None for x in inputs)
+        read = any(x in ready for x in inputs)
+        self.lean = read and (bool(free) or few)
+        # The gradients of the gates take the place of the input's share (lowering/overlay.py).
+        shares = _bytes(s.param for s in self.edit.seqs if s.outer in inputs)
+        self.each = _bytes(v for v in self.kept() if v not in free[:1]) + maximum(shares, stacked)
+
+    def kept(self) -> dict[Value, set[Value]]:
+        """What the forward loop stacks for the loop back, and the stacks of it: a state's old and
+        new values have one memory."""
+        owners = {s.new: s.param for s in reversed(self.edit.states)}
+        ready = {b for b, _ in self.bases.values()}
+        found: dict[Value, set[Value]] = {}
+        for v, out in zip(self.edit.stacks, self.outs, strict=True):
+            if out in ready:
+                found.setdefault(owners.get(v, v), set()).add(out)
+        return found
 
 
 def _parts(v: Value) -> list[Value]:

@@ -4,18 +4,16 @@
 One entry per dtype decides:
 
 1. transpose the problem where that gives c unit stride along n;
-2. call BLAS for a large product whose strides BLAS can express, if the target has one;
-3. a and b contiguous along k, and k not short: dot products (``dots``);
-4. few rows of a (``rows``): b is read once, in order;
-5. everything else: panels of NR columns of b, register tiles of up to MR rows (``panels``), blocks
+2. a and b contiguous along k, and k not short: dot products (``dots``);
+3. few rows of a (``rows``): b is read once, in order;
+4. everything else: panels of NR columns of b, register tiles of up to MR rows (``panels``), blocks
    of k so that a panel stays in the first-level cache, blocks of rows so that those of a stay in
    the second.  b is copied into a panel if its rows are not contiguous or far apart, a is copied
    if its rows are not contiguous or fall upon one another in the cache (``packing``).
 
 An element of c is a sum over k in a fixed order: dot products have one, all other ways share
 another, and which of the two it is depends on k and on strides only.  So rows and columns can be
-computed apart, by any number of threads, in any tile, from packed or plain b, with equal bits;
-unless it is BLAS that computes them.
+computed apart, by any number of threads, in any tile, from packed or plain b, with equal bits.
 
 Nothing outside the matrices is read or written.
 """
@@ -26,7 +24,7 @@ from tinygraph.backends.llvm.dots import Dots
 from tinygraph.backends.llvm.panels import KC, PANELS, A, B, C
 from tinygraph.backends.llvm.rows import FEW, SIZES
 from tinygraph.backends.llvm.tiles import Target, Writer
-from tinygraph.dtypes import DType, float32
+from tinygraph.dtypes import DType
 
 SPACE = 384 << 10  # bytes of a that are copied, or left to the second-level cache, at a time
 # From so many products on dot products beat transposing b.  Measured for (m, n, k) = (64, 512, k),
@@ -36,8 +34,6 @@ COPY_PANELS = 2  # panels of b that make a copy of a worth while
 COPY_SIZE = 2048  # elements of a, below which it stays in the first-level cache as it is
 PACK_ROWS = 20  # from so many rows on a far-strided b is worth a copy
 FAR = 512  # bytes between rows of b
-BLAS_SIDE = 16
-BLAS_WORK = 1 << 25  # multiply-adds from which BLAS, and its threads, are faster
 
 
 def entry(dtype: DType) -> str:
@@ -90,11 +86,6 @@ def kernels(dtype: DType, target: Target) -> str:
     return _Kernels(dtype, target).text()
 
 
-def blas_symbol(dtype: DType, convention: str) -> str:
-    """The name under which emitted code imports the BLAS product of ``dtype``."""
-    return f"tinygraph_{convention}_{'s' if dtype is float32 else 'd'}gemm"
-
-
 class _Kernels(Dots):
     """The text of the kernels of one dtype on one target."""
 
@@ -105,8 +96,6 @@ class _Kernels(Dots):
         parts += [self.panel(self.nv), self.panel(self.nv // 2), self.flush()]
         parts += [self.wide(), self.stream(), self.slim(), self.dots()]
         parts += [self.strips(), self.copy(), self.pack_all(), self.pack()]
-        if self.target.blas:
-            parts.append(self.blas_call())
         return "\n\n".join([*parts, self.declarations()]) + "\n"
 
     def declarations(self) -> str:
@@ -276,8 +265,6 @@ class _Kernels(Dots):
         ]
         three = ["%c", self.pick(swap, "%ccs", "%crs"), self.pick(swap, "%crs", "%ccs")]
         m, n = self.pick(swap, "%n", "%m"), self.pick(swap, "%m", "%n")
-        if self.target.blas:
-            self.try_blas(one, two, three, m, n)
         self.own_kernel(one, two, three, (m, n))
         return self.finish()
 
@@ -300,59 +287,3 @@ class _Kernels(Dots):
             self.call("slim", left, f"ptr {b[0]}, i64 {b[1]}, ptr {c[0]}, i64 {c[1]}", tail)
         with self.when(self.negated(self.logic("or", contiguous, small))):
             self.call("plain", left, right, out, tail)
-
-    def try_blas(
-        self, a: list[str], b: list[str], c: list[str], m: str, n: str
-    ) -> None:
-        """Leave through BLAS if the product is large and BLAS can express the strides."""
-        sides = [self.test("sge", x, BLAS_SIDE) for x in (m, n, "%k")]
-        work = self.op("mul", self.op("mul", m, n), "%k")
-        good = self.logic("and", *sides, self.test("sge", work, BLAS_WORK))
-        good = self.logic("and", good, self.test("eq", c[2], 1), self.test("sge", c[1], n))
-        for x, outer, inner in ((a, m, "%k"), (b, "%k", n)):
-            plain = self.logic("and", self.test("eq", x[2], 1), self.test("sge", x[1], inner))
-            turned = self.logic("and", self.test("eq", x[1], 1), self.test("sge", x[2], outer))
-            good = self.logic("and", good, self.logic("or", plain, turned))
-        with self.when(good):
-            operands = (f"ptr {x[0]}, i64 {x[1]}, i64 {x[2]}" for x in (a, b, c))
-            self.call("blas", *operands, f"i64 {m}, i64 {n}, i64 %k, i1 %acc")
-        self.leave_if(good)
-
-    def blas_call(self) -> str:
-        """Hand a product over to BLAS; c has unit stride along n."""
-        name = blas_symbol(self.dtype, self.target.blas)
-        self.function("blas", f"{A} {B} {C} {SIZES}")
-        plain_a, plain_b = self.test("eq", "%acs", 1), self.test("eq", "%bcs", 1)
-        lda, ldb = self.pick(plain_a, "%ars", "%acs"), self.pick(plain_b, "%brs", "%bcs")
-        one = f"{self.t} 1.0"
-        beta = self.pick("%acc", "1.0", "0.0", self.t)
-        if self.target.blas == "cblas64":
-            # CblasRowMajor is 101, CblasNoTrans 111, CblasTrans 112.
-            ta, tb = self.pick(plain_a, 111, 112, "i32"), self.pick(plain_b, 111, 112, "i32")
-            self.code.emit(
-                f"call void @{name}(i32 101, i32 {ta}, i32 {tb}, i64 %m, i64 %n, i64 %k, {one}, "
-                f"ptr %a, i64 {lda}, ptr %b, i64 {ldb}, {self.t} {beta}, ptr %c, i64 %crs)"
-            )
-            parameters = (
-                f"i32, i32, i32, i64, i64, i64, {self.t}, ptr, i64, ptr, i64, {self.t}, ptr, i64"
-            )
-        else:
-            # Fortran order: c' = b' a', every argument by reference, 32-bit integers.
-            ta, tb = self.pick(plain_a, 78, 84, "i8"), self.pick(plain_b, 78, 84, "i8")
-            numbers = [
-                self.code.value(f"trunc i64 {x} to i32")
-                for x in ("%n", "%m", "%k", ldb, lda, "%crs")
-            ]
-            slots = [self.slot("i8", tb), self.slot("i8", ta)]
-            slots += [self.slot("i32", x) for x in numbers]
-            alpha, beta = self.slot(self.t, "1.0"), self.slot(self.t, beta)
-            order = [*slots[:5], alpha, "%b", slots[5], "%a", slots[6], beta, "%c", slots[7]]
-            self.code.emit(f"call void @{name}({', '.join(f'ptr {x}' for x in order)})")
-            parameters = ", ".join(["ptr"] * 13)
-        return self.finish() + f"\n\ndeclare void @{name}({parameters})"
-
-    def slot(self, kind: str, value: str) -> str:
-        """``value`` in memory, for an argument by reference."""
-        place = self.code.value(f"alloca {kind}")
-        self.code.emit(f"store {kind} {value}, ptr {place}")
-        return place

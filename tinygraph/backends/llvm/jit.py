@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
-from tinygraph.backends.llvm import blas, gemm, parts, threads
+from tinygraph.backends.llvm import gemm, parts, threads
 from tinygraph.backends.llvm.emit import VECTORISE, emit
-from tinygraph.dtypes import DType, float32, float64
+from tinygraph.dtypes import DType
 from tinygraph.errors import InternalError
 from tinygraph.loops.language import For, Gemm, Program, walk
 
@@ -36,7 +36,7 @@ class ObjectCode:
     data      the object files, the program's own and those of the products it calls
     llvm_ir   the module before optimisation
     seconds   what emitting, optimising and code generation took together
-    symbols   what the object imports: products of BLAS, the pool of threads
+    symbols   what the object imports from this package: the pool of threads, or nothing
     """
 
     name: str
@@ -125,7 +125,7 @@ def _library_name() -> str:
 
 
 @functools.cache
-def host(use_blas: bool = False) -> gemm.Target:
+def host() -> gemm.Target:
     """What the emitter must know about this machine."""
     features, machine = _features(), platform.machine().lower()
     x86 = machine in ("x86_64", "amd64", "i686", "i386")
@@ -133,12 +133,10 @@ def host(use_blas: bool = False) -> gemm.Target:
     wide = features.get("avx512f", False)
     width = 64 if wide else (32 if features.get("avx2", False) else 16)
     registers = 32 if wide or arch == "aarch64" else 16
-    found = blas.find() if use_blas else None
     attributes = '"denormal-fp-math"="preserve-sign,preserve-sign"'
     if wide:
         attributes += ' "prefer-vector-width"="512"'
-    convention = found.convention if found else ""
-    return gemm.Target(arch, width, registers, wide, convention, attributes)
+    return gemm.Target(arch, width, registers, wide, attributes)
 
 
 def target_key(target: gemm.Target | None = None) -> str:
@@ -161,12 +159,10 @@ def compile_program(
     start = time.perf_counter()
     target = target or host()
     text = emit(program, target)
-    used = _gemm_dtypes(program)
     files = [*_object_files(text, program.name, opt_level),
-             *(_product_kernels(d, target) for d in used)]
-    symbols = tuple(gemm.blas_symbol(d, target.blas) for d in used if target.blas)
-    if any(isinstance(s, For) and s.mode == "parallel" for s in walk(program.body)):
-        symbols += (threads.SYMBOL,)
+             *(_product_kernels(d, target) for d in _gemm_dtypes(program))]
+    shared = any(isinstance(s, For) and s.mode == "parallel" for s in walk(program.body))
+    symbols = (threads.SYMBOL,) if shared else ()
     seconds = time.perf_counter() - start
     return ObjectCode(program.name, _join(files), text, seconds, symbols)
 
@@ -284,40 +280,17 @@ def panel(dtype: DType) -> int:
 
 
 def load(code: ObjectCode) -> Native:
-    """Link ``code`` into this process.
-
-    Raises RuntimeError if it calls a BLAS that this process does not have.
-    """
+    """Link ``code`` into this process."""
     builder = llvm.JITLibraryBuilder()
     for data in objects(code.data):
         builder.add_object_img(data)
     builder.add_current_process()  # memset, memcpy and memmove
-    for symbol, address in _imports(code).items():
-        builder.import_symbol(symbol, address)
+    if threads.SYMBOL in code.symbols:
+        builder.import_symbol(threads.SYMBOL, threads.address())
     builder.export_symbol(code.name)
     linker = _linker()
     tracker = builder.link(linker, _library_name())
     return Native(tracker, code.name, linker)
-
-
-def _imports(code: ObjectCode) -> dict[str, int]:
-    """The addresses of the symbols that ``code`` needs."""
-    if not code.symbols:
-        return {}
-    found = blas.find()
-    known: dict[str, int] = {}
-    if found is not None:
-        known[gemm.blas_symbol(float32, found.convention)] = found.sgemm
-        known[gemm.blas_symbol(float64, found.convention)] = found.dgemm
-    if threads.SYMBOL in code.symbols:
-        known[threads.SYMBOL] = threads.address()
-    missing = [s for s in code.symbols if s not in known]
-    if missing:
-        raise RuntimeError(
-            f"{code.name!r} was compiled for a BLAS with {', '.join(missing)}; this process has "
-            f"{found.source if found else 'none'}: compile it again"
-        )
-    return {s: known[s] for s in code.symbols}
 
 
 def optimised_ir(program: Program, *, opt_level: int = 1, target: gemm.Target | None = None) -> str:

@@ -9,24 +9,30 @@ about the same size: ``MOST_BLOCKS`` and ``MOST_BYTES`` at most, and the oldest 
 To Python the arrays are like any other: they own their memory and can be resized, and tracemalloc
 sees them.  Where the user has chosen a handler, all results are made by that one.
 
-Everything here happens under the GIL.  A block comes from NumPy's default allocator.  In front of
-its aligned elements stand two words: how many bytes they have, and the address of the whole.
+Everything here happens under the GIL.  A block has pages of its own where the system is a POSIX
+one: as part of a heap it could keep all that lies below it from being given back.  Elsewhere it
+comes from NumPy's default allocator.  In front of its aligned elements stand two words: how many
+bytes they have, and the address of the whole.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 from string import Template
 
 from tinygraph.backends.llvm.entry_checks import loop
 
-# Smaller results stay in the memory of the process anyway; larger ones are not worth keeping.
+# Smaller results stay in the memory of the process anyway; with larger ones the time to compute
+# counts, and so does the memory.
 LEAST, MOST_BYTES = 1 << 16, 1 << 26
-MOST_BLOCKS = 16
+MOST_BLOCKS = 128
 
 CAPSULE = b"mem_handler"  # the name that NumPy asks for
 NAME = b"tinygraph"
 
-IMPORTS = ("PyCapsule_New", "PyTraceMalloc_Track")
+_POSIX = os.name == "posix"
+IMPORTS = ("PyCapsule_New", "PyTraceMalloc_Track", *(("mmap", "munmap") if _POSIX else ()))
 # What NumPy has: its function that tells the handler in use, the default handler, its capsule.
 GET_HANDLER, DEFAULT, DEFAULT_CAPSULE = "PyDataMem_GetHandler", "default", "default_capsule"
 
@@ -38,7 +44,10 @@ _NUMBERS = {
     "malloc": HANDLER_MALLOC, "free": HANDLER_FREE,
     "block": 64,  # elements start at a multiple, and their bytes are one
     "block_less": 63,
-    "extra": 80,  # the two words, and what aligning may skip
+    "head": 80,  # the two words, and what aligning may skip
+    # Elements of different blocks start at different places of a page: were it one place, loops
+    # that write several results would find them all in the same few lines of the cache.
+    "stagger": 9 * 64, "stagger_mask": 4095, "extra": 80 + 4096 - 64,
     "fresh_flags": 0x501,  # C-contiguous, aligned, writeable
     "own_data": 4,
     "domain": 389047,  # of NumPy's arrays in tracemalloc
@@ -57,12 +66,48 @@ declare i32 @PyTraceMalloc_Track(i32, i64, i64)
 @kept = internal global [$most_blocks x ptr] zeroinitializer  ; the oldest first
 @kept.count = internal global i64 0
 @kept.bytes = internal global i64 0
+@stagger = internal global i64 0
 
 @capsule.name = internal constant [$capsule_bytes x i8] c"$capsule_name"
 @capsule = internal global ptr null
 @handler = internal global { [127 x i8], i8, ptr, ptr, ptr, ptr, ptr } {
   [127 x i8] c"$name", i8 1, ptr null, ptr @handle_malloc, ptr @handle_calloc, ptr @handle_realloc,
   ptr @handle_free }
+"""
+
+# The memory of blocks: pages of the system, or what NumPy's default handler has.
+_PAGES = """\
+declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
+declare i32 @munmap(ptr, i64)
+
+define internal ptr @get_memory(i64 %size) {
+  %got = call ptr @mmap(ptr null, i64 %size, i32 $protection, i32 $mapping, i32 -1, i64 0)
+  %address = ptrtoint ptr %got to i64
+  %failed = icmp eq i64 %address, -1
+  %memory = select i1 %failed, ptr null, ptr %got
+  ret ptr %memory
+}
+
+define internal void @give_memory(ptr %memory, i64 %size) {
+  %code = call i32 @munmap(ptr %memory, i64 %size)
+  ret void
+}
+"""
+
+_HEAP = """\
+define internal ptr @get_memory(i64 %size) {
+  %context = call ptr @field(ptr @$default, i64 $context)
+  %malloc = call ptr @field(ptr @$default, i64 $malloc)
+  %memory = call ptr %malloc(ptr %context, i64 %size)
+  ret ptr %memory
+}
+
+define internal void @give_memory(ptr %memory, i64 %size) {
+  %context = call ptr @field(ptr @$default, i64 $context)
+  %free = call ptr @field(ptr @$default, i64 $free)
+  call void %free(ptr %context, ptr %memory, i64 %size)
+  ret void
+}
 """
 
 _BLOCKS = """\
@@ -74,21 +119,24 @@ define internal i64 @room(ptr %block) alwaysinline {
 ; A new block, or null.
 define internal ptr @allocate(i64 %bytes) {
 entry:
-  %context = call ptr @field(ptr @$default, i64 $context)
-  %malloc = call ptr @field(ptr @$default, i64 $malloc)
   %up = add i64 %bytes, $block_less
   %room = and i64 %up, -$block
   %size = add i64 %room, $extra
   %huge = icmp ugt i64 %bytes, 4611686018427387904
   br i1 %huge, label %none, label %ask
 ask:
-  %whole = call ptr %malloc(ptr %context, i64 %size)
+  %whole = call ptr @get_memory(i64 %size)
   %failed = icmp eq ptr %whole, null
   br i1 %failed, label %none, label %have
 have:
   %address = ptrtoint ptr %whole to i64
-  %least = add i64 %address, $extra
-  %start = and i64 %least, -$block
+  %least = add i64 %address, $head
+  %aligned = and i64 %least, -$block
+  %skip = load i64, ptr @stagger, align 8
+  %skip.more = add i64 %skip, $stagger
+  %skip.next = and i64 %skip.more, $stagger_mask
+  store i64 %skip.next, ptr @stagger, align 8
+  %start = add i64 %aligned, %skip
   %block = inttoptr i64 %start to ptr
   call void @set_word(ptr %block, i64 -2, i64 %room)
   call void @set_pointer(ptr %block, i64 -1, ptr %whole)
@@ -98,12 +146,10 @@ none:
 }
 
 define internal void @release(ptr %block) {
-  %context = call ptr @field(ptr @$default, i64 $context)
-  %free = call ptr @field(ptr @$default, i64 $free)
   %room = call i64 @room(ptr %block)
   %size = add i64 %room, $extra
   %whole = call ptr @pointer(ptr %block, i64 -1)
-  call void %free(ptr %context, ptr %whole, i64 %size)
+  call void @give_memory(ptr %whole, i64 %size)
   ret void
 }
 
@@ -319,13 +365,21 @@ _COPY = """\
   call void @set_word(ptr %new, i64 %k, i64 %element)"""
 
 
-def source() -> str:
-    """The definitions, for ``entry_ir.source``, which fills in what is left open."""
+def source(pages: bool = _POSIX) -> str:
+    """The definitions, for ``entry_ir.source``, which fills in what is left open.
+
+    pages   blocks have pages of their own, by mmap
+    """
     loops = {
         "shift_loop": loop("k", "%later", _SHIFT),
         "find_loop": loop("k", "%count", _FIND),
         "clear_loop": loop("k", "%count", _CLEAR),
         "copy_loop": loop("k", "%count", _COPY),
     }
-    text = Template("\n".join([_DECLARATIONS, _BLOCKS, _HANDLER, _CREATE]))
-    return text.safe_substitute(loops, **_NUMBERS)
+    numbers: dict[str, object] = {**_NUMBERS}
+    if pages:
+        numbers["protection"] = mmap.PROT_READ | mmap.PROT_WRITE
+        numbers["mapping"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = _PAGES if pages else _HEAP
+    text = Template("\n".join([_DECLARATIONS, memory, _BLOCKS, _HANDLER, _CREATE]))
+    return text.safe_substitute(loops, **numbers)

@@ -18,7 +18,6 @@ class Target:
     vector_bytes   width of a vector register
     registers      how many vector registers there are
     mask_registers whether storing under a mask is cheap
-    blas           the calling convention of the BLAS to call, a key of ``blas.CONVENTIONS``, or ""
     attributes     LLVM function attributes that every function gets
     """
 
@@ -26,7 +25,6 @@ class Target:
     vector_bytes: int
     registers: int
     mask_registers: bool = False
-    blas: str = ""
     attributes: str = ""
 
 
