@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from tinygraph.dims import THREADS, Numbers, Sym
 from tinygraph.errors import ShapeError
 from tinygraph.graph import Graph, Guard, Value, describe, leaves
 from tinygraph.interpret import Sizes, evaluate
-from tinygraph.lowering.lower import Lowered
+from tinygraph.lowering.lower import Budget, Lowered
 
 _MOST_PLANS = 4096
 
@@ -105,6 +106,8 @@ class Planner:
         for guard in lasting.guards if self._lasting else self.guards:
             guard.check(sizes.env)
         self._lasting = lasting
+        for budget in self.lowered.budgets:
+            _warn_if_over(budget, sizes(budget.kept))
         numbers = np.array([sizes(d) for d in self.lowered.sizes] or [0], np.int64)
         shapes = tuple(known or tuple(sizes(d) for d in dims) for known, dims in
                        zip(lasting.shapes, self.lowered.outputs, strict=True))
@@ -120,6 +123,13 @@ class Planner:
         shapes = [tuple(map(fixed, dims)) if all(d.syms() <= known for d in dims) else None
                   for dims in self.lowered.outputs]
         return _Lasting(fixed.env, guards, shapes)
+
+
+def _warn_if_over(budget: Budget, kept: int) -> None:
+    if kept * 10 > budget.most * 11:
+        where = f" ({budget.source})" if budget.source else ""
+        warnings.warn(f"scan{where}: the least that its gradient can keep at these sizes is "
+                      f"{kept} bytes, which is more than memory={budget.most}", stacklevel=9)
 
 
 def _check_axes(value: Value, array: np.ndarray, sizes: Sizes) -> None:

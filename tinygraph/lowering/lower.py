@@ -17,6 +17,7 @@ from tinygraph.dtypes import DType
 from tinygraph.graph import Graph, Value, subgraphs, toposort
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Block, Expr, For, Program, walk
+from tinygraph.lowering.overlap import placed_together
 from tinygraph.lowering.overlay import overlay
 from tinygraph.lowering.region import Region
 from tinygraph.lowering.storage import Site, Storage
@@ -38,6 +39,7 @@ class Lowered:
     arena      the size of the workspace in bytes
     outputs    the shape of every output
     sites      failure sites: what a Check that fails means
+    budgets    what loops with a budget keep for their gradient
     """
 
     program: Program | None
@@ -47,6 +49,16 @@ class Lowered:
     arena: Dim
     outputs: tuple[tuple[Dim, ...], ...]
     sites: tuple[Site, ...]
+    budgets: tuple[Budget, ...] = ()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A loop keeps ``kept`` bytes for its gradient; ``most`` is what it was to keep at most."""
+
+    most: int
+    kept: Dim
+    source: str
 
 
 def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda dtype: 16
@@ -77,7 +89,7 @@ def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda 
 
 def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) -> Lowered:
     body = overlay(body, storage.temps, storage.same_rows)
-    offsets, arena = plan(body, storage.temps)
+    offsets, arena = plan(body, storage.temps, placed_together(body, storage.overlaps))
     places = tuple((buffer, _offset(storage, offset)) for buffer, offset in offsets)
     arena_bytes = storage.sizes.parameter(arena)
     threads: Expr = E.index(1)
@@ -89,7 +101,7 @@ def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) 
         len(storage.sites), threads)
     return Lowered(program, len(program.args), tuple(storage.sizes.names),
                    tuple(storage.constants), arena, tuple(v.type.dims for v in outputs),
-                   tuple(storage.sites))
+                   tuple(storage.sites), _budgets(outputs))
 
 
 def _offset(storage: Storage, offset: Dim) -> Expr:
@@ -110,6 +122,16 @@ def choose_lane(graph: Graph) -> Dim | None:
                 votes[dims[0]] += 1 if narrow else -1
     best = votes.most_common(1)
     return best[0][0] if best and best[0][1] > 0 else None
+
+
+def _budgets(outputs: Sequence[Value]) -> tuple[Budget, ...]:
+    found: list[Budget] = []
+    for node in toposort(outputs):
+        if isinstance(node.op, Scan) and node.op.kept is not None:
+            found.append(Budget(node.op.memory or 0, node.op.kept, node.outputs[0].source))
+        for body in subgraphs(node.op):
+            found += _budgets(body.outputs)
+    return tuple(found)
 
 
 def _scans(graph: Graph) -> list[Scan]:

@@ -77,7 +77,7 @@ def overlay(body: Block, bytes_of: Mapping[Buffer, Dim], pairs: Sequence[SameRow
     pairs = [p for p in pairs if bytes_of[p.read] == bytes_of[p.written]]
     if not pairs:
         return body
-    uses = _Uses(body)
+    uses = Uses(body)
     for pair in pairs:
         if _allowed(uses, pair):
             uses.rename(pair.written, pair.read)
@@ -94,7 +94,7 @@ class Use:
     time: int
 
 
-class _Uses:
+class Uses:
     """Where a program touches which buffer, found in one walk: there are many pairs to look at.
 
     ``names``: buffers that are to have the place of others; the program still has the old ones
@@ -140,7 +140,7 @@ class _Uses:
         return starts[bisect_right(starts, time) - 1]
 
 
-def _allowed(uses: _Uses, pair: SameRows) -> bool:
+def _allowed(uses: Uses, pair: SameRows) -> bool:
     found = uses.steps.get(pair.step, [])
     read = [use for _, use in uses.of(pair.read)]
     written = [use for _, use in uses.of(pair.written)]
@@ -167,7 +167,7 @@ def _allowed(uses: _Uses, pair: SameRows) -> bool:
                if loop in use.loops and use.time >= early], pair))
 
 
-def _element_by_element(uses: _Uses, statements: Sequence[tuple[Stmt, Use]], pair: SameRows
+def _element_by_element(uses: Uses, statements: Sequence[tuple[Stmt, Use]], pair: SameRows
                         ) -> bool:
     """Does one nest read and store both, every element before it is overwritten, in the round
     that overwrites it?"""
@@ -190,7 +190,7 @@ def _element_by_element(uses: _Uses, statements: Sequence[tuple[Stmt, Use]], pai
     return True
 
 
-def _loads(uses: _Uses, stmt: Stmt, buffer: Buffer) -> list[Expr]:
+def _loads(uses: Uses, stmt: Stmt, buffer: Buffer) -> list[Expr]:
     """The places of a buffer that the expressions of a statement read."""
     found, pending = [], list(expressions(stmt))
     while pending:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinygraph.dims import THREADS, Dim, dim, floordiv, maximum, minimum, nonnegative
+from tinygraph.dims import THREADS, Dim, dim, floordiv, maximum, minimum, nonnegative, product
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Expr, Matrix
-from tinygraph.lowering.nest import fill
+from tinygraph.lowering.nest import Scratch, fill
 from tinygraph.lowering.tiling import Tiling
-from tinygraph.lowering.view import View
+from tinygraph.lowering.view import View, row_major
 from tinygraph.ops.linalg import Dot
 
 SHARE = 48  # parts of a product that threads share are a multiple of this: whole register tiles
 STEP_WORK = 1 << 15  # the same for a thread that spins between the steps of a loop (a microsecond)
+BLOCKS = 8  # into so many parts at most a sum of small products is cut
+SMALL = 1 << 12  # elements of such a result
 SHARE_WORK = 1 << 19  # multiply-adds that are worth another thread (about 10 microseconds)
 
 
@@ -142,12 +144,62 @@ class Product:
         return [E.add(o, E.mul(i, self.sizes.expr(s)))
                 for o, s in zip(at, group.strides, strict=True)]
 
+    def work(self) -> Dim:
+        """The multiply-adds."""
+        total = self.m.size * self.n.size * self.k.size
+        for g in (*self.outer, *self.deep):
+            total = total * g.size
+        return total
+
     def shares(self) -> Dim:
         """Into how many parts threads should cut a product outside of loops."""
-        work = self.m.size * self.n.size * self.k.size
-        for g in (*self.outer, *self.deep):
-            work = work * g.size
-        return maximum(dim(1), minimum(dim(THREADS), floordiv(work, dim(SHARE_WORK))))
+        return maximum(dim(1), minimum(dim(THREADS), floordiv(self.work(), dim(SHARE_WORK))))
+
+    def emit_sum(self, b: E.Builder, scratch: Scratch) -> None:
+        """Write a sum of small products (a loop around the Gemm adds to one small c) as sums over
+        blocks of the loop, which threads may share, and the sum of these.
+
+        How many blocks there are must not depend on how many threads there are.
+        """
+        group, out = self.deep[0], self.views[2]
+        count = maximum(dim(1), minimum(dim(BLOCKS), floordiv(self.work(), dim(SHARE_WORK))))
+        most = self.sizes.expr(floordiv(group.size + (count - 1), count))
+        dims = (count, self.m.size, self.n.size)
+        buffer, first = scratch("part", out.dtype, product(dims))
+        parts = View(self.sizes, out.dtype, first, dims, row_major(dims), buffer)
+        whole = self.views
+        with b.loop(self.sizes.expr(count), "parallel", hint="block") as block:
+            start = b.let(E.mul(block, most), "start")
+            left = E.sub(self.sizes.expr(group.size), start)
+            here = b.let(E.maximum(E.minimum(left, most), E.index(0)), "share")
+            mine = parts.row(block)
+            fill(b, mine, E.const(0, out.dtype))
+            at = self._moved([v.offset for v in whole], start, group)
+            with b.loop(here) as i:
+                at = self._moved(at, i, group)
+                m, n, k = (self.sizes.expr(g.size) for g in (self.m, self.n, self.k))
+                b.gemm(m, n, k, self.matrix(0, at[0], self.m, self.k),
+                       self.matrix(1, at[1], self.k, self.n),
+                       Matrix(buffer, mine.offset, n, E.index(1)), accumulate=True)
+        self._add_parts(b, parts)
+
+    def _add_parts(self, b: E.Builder, parts: View) -> None:
+        """out (+)= the parts, one after another."""
+        out = self.views[2]
+        if not self.accumulate:
+            fill(b, out, E.const(0, out.dtype))
+        assert out.buffer is not None
+        rows, cols = (self.sizes.expr(g.strides[2]) for g in (self.m, self.n))
+        with b.loop(self.sizes.expr(parts.dims[0])) as part, \
+                b.loop(self.sizes.expr(self.m.size)) as i, \
+                b.loop(self.sizes.expr(self.n.size), "vector") as j:
+            place = E.add(E.add(out.offset, E.mul(i, rows)), E.mul(j, cols))
+            b.store(out.buffer, place, parts.element([part, i, j]), "add")
+
+    def small_sum(self) -> bool:
+        """Is it a sum over one loop of products whose result is small?"""
+        size = (self.m.size * self.n.size).const
+        return len(self.deep) == 1 and not self.outer and size is not None and size <= SMALL
 
     def shares_in_step(self, tile: Tiling | None) -> Dim | None:
         """Into how many parts threads should cut a product with packed weights in a step: as many

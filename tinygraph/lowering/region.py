@@ -78,8 +78,7 @@ class Region:
         nodes = [n for n in toposort(outputs) if n.outputs[0] not in self.where]
         if self.outer is None:
             self.clusters = clusters(nodes)
-        else:
-            nodes = late_order(nodes, outputs)
+        nodes = late_order(nodes, outputs, sums_wait=self.outer is not None)
         for node in reversed(nodes):
             if isinstance(node.op, Concatenate):
                 self._place_parts(node, nodes)
@@ -320,6 +319,8 @@ class Region:
             panels, panel = self._panels(y, product), self.storage.panel(out.type.dtype)
             share = product.shares_in_step(self.tile)
             self.add(lambda builder: product.emit(builder, panels, panel, share), out)
+        elif self.outer is None and product.small_sum():
+            self.add(lambda builder: product.emit_sum(builder, self.storage.scratch), out)
         else:
             share = product.shares() if self.outer is None else None
             self.add(lambda builder: product.emit(builder, share=share), out)

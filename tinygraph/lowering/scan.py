@@ -18,6 +18,7 @@ from tinygraph.dims import Dim, dim
 from tinygraph.graph import Node, Value, users
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Expr, Var
+from tinygraph.lowering.overlap import Looped, overlaps
 from tinygraph.lowering.overlay import same_rows
 from tinygraph.lowering.tiling import Tiling, tiling
 from tinygraph.lowering.view import View
@@ -69,12 +70,16 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
             stacks.append((k, view))
         region.where[out] = view
     t = Var(_name(region, "step"), n.dtype)
-    cut = None if region.tile else tiling(op, (_name(region, "tile"), _name(region, "start"),
-                                               _name(region, "rows")))
+    names = _name(region, "tile"), _name(region, "start"), _name(region, "rows")
+    cut = None if region.tile else tiling(op, region.storage.lane, names)
     step = _Step(region, node, op, cut, t)
     step.lower(carries, stacks)
     region.storage.same_rows += same_rows(
         t.name, [region.view(seq) for seq in given.seqs], [view for _, view in stacks])
+    if cut is None and region.tile is None:
+        loops = region.storage.loops
+        loops[node] = Looped(t.name, carries)
+        region.storage.overlaps += overlaps(region, node, op, loops, [v for _, v in stacks])
     for carry, out in zip(carries, outs.carries, strict=True):
         region.where[out] = carry.row(n)
 
@@ -138,9 +143,9 @@ class _Step:
             self._loop(b, n)
             return
         sizes = self.region.storage.sizes
-        count, most = sizes.expr(self.cut.count), sizes.expr(self.cut.most)
+        count = sizes.expr(self.cut.count)
         with b.loop(count, "parallel", hint=self.cut.index.name) as tile:
-            self.cut.bind(b, tile, sizes.expr(dim(self.cut.batch)), most)
+            self.cut.bind(b, tile, sizes.expr(dim(self.cut.batch)), count)
             self._loop(b, n)
 
     def _loop(self, b: E.Builder, n: Expr) -> None:

@@ -12,21 +12,25 @@ from tinygraph.ops.sizes import DimValue, Iota
 from tinygraph.ops.views import Reshape, Slice, Squeeze, Transpose
 
 # What is computed where it is used, or costs nothing: it waits until something needs it.
-_WAITS = (Elemwise, Broadcast, Constant, DimValue, Iota, Reshape, Slice, Squeeze, Transpose, Reduce)
+_WAITS = (Elemwise, Broadcast, Constant, DimValue, Iota, Reshape, Slice, Squeeze, Transpose)
 
 
-def late_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:
-    """The nodes of a step with products first and elementwise values as late as what reads them
-    allows, so that a value that a later nest needs is computed there and not stored."""
+def late_order(nodes: Sequence[Node], outputs: Sequence[Value], sums_wait: bool) -> list[Node]:
+    """The nodes of a block with products first and elementwise values as late as what reads them
+    allows, so that a value that a later nest needs is computed there and not stored.
+
+    sums_wait: reductions are as late as elementwise values: in a step they are made in one nest
+    """
+    waiting = (*_WAITS, Reduce) if sums_wait else _WAITS
     level: dict[Value, int] = {}
     for node in nodes:
         above = max((level.get(x, 0) for x in node.inputs), default=0)
-        own = above if isinstance(node.op, _WAITS) else above + 1
+        own = above if isinstance(node.op, waiting) else above + 1
         level.update((v, own) for v in node.outputs)
     last = max(level.values(), default=0)
     late = {v: last for v in level}
     for node in reversed(nodes):
-        waits = isinstance(node.op, _WAITS)
+        waits = isinstance(node.op, waiting)
         limit = late[node.outputs[0]] if waits else level[node.outputs[0]] - 1
         for x in node.inputs:
             if x in late:
@@ -35,7 +39,7 @@ def late_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:
     def place(item: tuple[int, Node]) -> tuple[int, bool, int]:
         k, node = item
         out = node.outputs[0]
-        waits = isinstance(node.op, _WAITS)
+        waits = isinstance(node.op, waiting)
         return (late[out] if waits else level[out], waits, k)
 
     return [node for _, node in sorted(enumerate(nodes), key=place)]

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinygraph.dims import Dim, dim
+from tinygraph.dims import Dim, dim, floordiv
 from tinygraph.dtypes import DType
-from tinygraph.graph import Type, Value, describe
+from tinygraph.graph import Node, Type, Value, describe
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Buffer, Expr
 from tinygraph.lowering.nest import loop_order
+from tinygraph.lowering.overlap import Looped, Overlap
 from tinygraph.lowering.overlay import SameRows
 from tinygraph.lowering.sizes import SizeParameters
-from tinygraph.lowering.tiling import Tiling
+from tinygraph.lowering.tiling import LINE, Tiling
 from tinygraph.lowering.view import View, element_count, row_major
+from tinygraph.lowering.workspace import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Storage:
         self.sizes = SizeParameters()
         self.temps: dict[Buffer, Dim] = {}
         self.same_rows: list[SameRows] = []
+        self.loops: dict[Node, Looped] = {}
+        self.overlaps: list[Overlap] = []
         self.args: list[Buffer] = []
         self.constants: list[np.ndarray] = []
         self.constant_buffers: list[Buffer] = []
@@ -80,19 +84,32 @@ class Storage:
         """Memory in the arena: for ``value``, or for ``rows`` values one after another."""
         dims = value.type.dims
         order = list(range(len(dims))) if dense else self._order(dims)
-        count = element_count(dims) * (dim(1) if rows is None else rows)
+        places = dims if dense else self._padded(dims, order)
+        count = element_count(places) * (dim(1) if rows is None else rows)
         buffer, start = self.scratch(value.name or "t", value.type.dtype, count)
-        view = View(self.sizes, value.type.dtype, start, dims, row_major(dims, order), buffer)
+        view = View(self.sizes, value.type.dtype, start, dims, row_major(places, order), buffer)
         if rows is None:
             return view
-        return replace(view, dims=(rows, *dims), strides=(element_count(dims), *view.strides))
+        return replace(view, dims=(rows, *dims), strides=(element_count(places), *view.strides))
+
+    def _padded(self, dims: tuple[Dim, ...], order: list[int]) -> tuple[Dim, ...]:
+        """How many places each axis has: where the whole batch lies innermost, rows begin at
+        cache lines, so that threads that work on tiles of it do not write to the same ones."""
+        if self.lane is None or self.tile is not None or len(order) < 2:
+            return dims
+        inner = order[-1]
+        if dims[inner] != self.lane:
+            return dims
+        whole = floordiv(self.lane + (LINE - 1), dim(LINE)) * LINE
+        return (*dims[:inner], whole, *dims[inner + 1:])
 
     def scratch(self, hint: str, dtype: DType, count: Dim) -> tuple[Buffer, Expr]:
         """Memory for ``count`` elements in the arena, and where in the buffer they begin: tiles
         that may run at once have each their own."""
         start: Expr = E.index(0)
         if self.tile is not None:
-            count = self.tile.largest(count)
+            # Whole cache lines, whatever an element's size: threads must not share one.
+            count = floordiv(self.tile.largest(count) + (ALIGNMENT - 1), dim(ALIGNMENT)) * ALIGNMENT
             start = E.mul(self.tile.index, self.sizes.expr(count))
             count = count * self.tile.count
         buffer = Buffer(self.fresh(hint), dtype, self.sizes.expr(count), "temp", True)

@@ -14,7 +14,7 @@ from tinygraph.dims import THREADS, Dim, Sym, dim, floordiv, maximum, minimum
 from tinygraph.dtypes import int64
 from tinygraph.graph import Graph, Node, Type, Value, map_op, subgraphs
 from tinygraph.loops import build as E
-from tinygraph.loops.language import TRANSCENDENTAL, Expr, Var
+from tinygraph.loops.language import TRANSCENDENTAL, Binary, Expr, Select, Var
 from tinygraph.lowering.view import View, element_count
 from tinygraph.ops.arithmetic import Arithmetic, Broadcast, Constant, Elemwise, Reduce
 from tinygraph.ops.linalg import Dot
@@ -30,20 +30,23 @@ from tinygraph.ops.views import (
 )
 from tinygraph.scan_module.op import Scan
 
-ROWS = 8  # rows of a tile are a multiple of this, so that vectors over the batch are full
+GRAIN = 4  # tiles begin at multiples of so many rows
+LINE = 16  # and of so many where rows lie side by side: threads must not write to one cache line
 TRANSCENDENTAL_WORK = 16  # multiply-adds that take about as long as one exp
 WORK = 1 << 17  # multiply-adds that are worth another thread (about 5 microseconds)
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """``batch`` rows as ``count`` tiles of ``most`` rows, the last with what is left.
+    """``batch`` rows as ``count`` tiles of at most ``most`` rows, which begin at multiples of
+    ``grain``.
 
     ``rows`` is the symbol that stands for the rows of a tile within it; ``index``, ``start`` and
     ``here`` are the tile, its first row and its number of rows as the program names them.
     """
 
     batch: Sym
+    grain: int
     rows: Sym
     count: Dim
     most: Dim
@@ -90,26 +93,37 @@ class Tiling:
     def _type(self, t: Type) -> Type:
         return t.with_dims(self.inside(d) for d in t.dims)
 
-    def bind(self, b: E.Builder, tile: Expr, size: Expr, most: Expr) -> None:
+    def bind(self, b: E.Builder, tile: Expr, size: Expr, count: Expr) -> None:
         """Name what a tile needs, at the head of its loop; ``size``: rows of the whole."""
-        start = b.let(E.mul(tile, most), self.start.name)
-        left = E.maximum(E.sub(size, start), E.index(0))
-        here = b.let(E.minimum(left, most), self.here.name)
+        start = b.let(self._first(tile, size, count), self.start.name)
+        end = self._first(E.add(tile, E.index(1)), size, count)
+        here = b.let(E.sub(E.minimum(end, size), start), self.here.name)
         assert (start.name, here.name) == (self.start.name, self.here.name)
 
+    def _first(self, tile: Expr, size: Expr, count: Expr) -> Expr:
+        """The first row of a tile: the multiple of ``grain`` next to its even share; of the tile
+        behind the last, at least ``size``."""
+        last = Binary("ge", tile, count)
+        near = E.floordiv(E.add(E.floordiv(E.mul(tile, size), count), E.index(self.grain // 2)),
+                          E.index(self.grain))
+        return E.minimum(Select(last, size, E.mul(near, E.index(self.grain))), size)
 
-def tiling(op: Scan, names: tuple[str, str, str]) -> Tiling | None:
-    """How to cut the batch of ``op`` into tiles, if its steps allow that; ``names`` are free."""
+
+def tiling(op: Scan, lane: Dim | None, names: tuple[str, str, str]) -> Tiling | None:
+    """How to cut the batch of ``op`` into tiles, if its steps allow that.
+
+    lane   the axis that lies innermost in memory;  names  three that are free in the program
+    """
     batch = _batch(op)
     if batch is None:
         return None
-    b = dim(batch)
+    b, grain = dim(batch), LINE if lane == dim(batch) else GRAIN
     enough = floordiv(op.n_steps * work(op.body), dim(WORK))
-    count = maximum(dim(1), minimum(minimum(dim(THREADS), floordiv(b + (ROWS - 1), dim(ROWS))),
-                                    enough))
-    most = floordiv(b + (count * ROWS - 1), count * ROWS) * ROWS
+    groups = floordiv(b + (grain - 1), dim(grain))
+    count = maximum(dim(1), minimum(minimum(dim(THREADS), groups), enough))
+    most = (floordiv(b, count * LINE) + 2) * LINE
     index, start, here = (Var(name, int64) for name in names)
-    return Tiling(batch, Sym("rows"), count, most, index, start, here)
+    return Tiling(batch, grain, Sym("rows"), count, most, index, start, here)
 
 
 def work(graph: Graph) -> Dim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinygraph.dims import Dim, dim, floordiv, nonnegative
@@ -94,11 +94,11 @@ def _loaded(expr: Expr) -> Iterator[Buffer]:
 
 @dataclass
 class Slot:
-    """A piece of the arena.  Slots are numbered in the order in which they were opened."""
+    """A piece of the arena.  Slots are numbered in the order in which they were opened, and lie
+    one behind the other in that order; a slot may grow as long as not all temps have one."""
 
     number: int
     size: Dim
-    offset: Dim
 
 
 class Slots:
@@ -111,30 +111,50 @@ class Slots:
     LOOKED_AT = 16  # sizes that are weighed against another: they are polynomials
 
     def __init__(self) -> None:
-        self.total = dim(0)
-        self._opened = 0
+        self._all: list[Slot] = []
         self._busy: list[tuple[int, int, Slot]] = []  # by the moment from which it is free
         self._free: dict[Dim, list[tuple[int, Slot]]] = {}  # by number
         self._fits: dict[tuple[Dim, Dim], bool] = {}
 
     def take(self, size: Dim, first: int, last: int) -> Slot:
         """A slot for the moments ``first`` to ``last``: one that is as large, or surely at least
-        as large (Dims are symbolic: larger for all sizes), or a new one."""
+        as large (Dims are symbolic: larger for all sizes), or one that is surely smaller and
+        grows, or a new one."""
         while self._busy and self._busy[0][0] < first:
             _, number, slot = heapq.heappop(self._busy)
             heapq.heappush(self._free.setdefault(slot.size, []), (number, slot))
-        found = size if self._free.get(size) else self._larger(size)
-        slot = self._open(size) if found is None else heapq.heappop(self._free[found])[1]
-        if found is not None and not self._free[found]:
-            del self._free[found]
+        slot = self._taken(size if self._free.get(size) else self._fitting(size)) or self._open(
+            size)
+        if not self._holds(slot.size, size):
+            slot.size = size
         heapq.heappush(self._busy, (last, slot.number, slot))
         return slot
 
-    def _larger(self, size: Dim) -> Dim | None:
-        """The size of the first free slot in which ``size`` fits."""
-        newest = itertools.islice(reversed(self._free), self.LOOKED_AT)
-        fitting = [s for s in newest if self._holds(s, size)]
-        return min(fitting, key=lambda s: self._free[s][0][0], default=None)
+    def offsets(self) -> tuple[list[Dim], Dim]:
+        """Where every slot begins, by number, and where the last one ends."""
+        found, total = [], dim(0)
+        for slot in self._all:
+            found.append(total)
+            total = total + floordiv(slot.size + (ALIGNMENT - 1), dim(ALIGNMENT)) * ALIGNMENT
+        return found, total
+
+    def _taken(self, size: Dim | None) -> Slot | None:
+        """The first free slot of a size, which is no longer free."""
+        if size is None:
+            return None
+        _, slot = heapq.heappop(self._free[size])
+        if not self._free[size]:
+            del self._free[size]
+        return slot
+
+    def _fitting(self, size: Dim) -> Dim | None:
+        """The size of the first free slot in which ``size`` fits, or of the last one that fits
+        in it."""
+        newest = list(itertools.islice(reversed(self._free), self.LOOKED_AT))
+        larger = [s for s in newest if self._holds(s, size)]
+        if larger:
+            return min(larger, key=lambda s: self._free[s][0][0])
+        return next((s for s in newest if self._holds(size, s)), None)
 
     def _holds(self, large: Dim, small: Dim) -> bool:
         found = self._fits.get((large, small))
@@ -143,17 +163,34 @@ class Slots:
         return found
 
     def _open(self, size: Dim) -> Slot:
-        slot = Slot(self._opened, size, self.total)
-        self._opened += 1
-        self.total = self.total + floordiv(size + (ALIGNMENT - 1), dim(ALIGNMENT)) * ALIGNMENT
-        return slot
+        self._all.append(Slot(len(self._all), size))
+        return self._all[-1]
 
 
-def plan(body: Block, bytes_of: Mapping[Buffer, Dim]) -> tuple[list[tuple[Buffer, Dim]], Dim]:
+def plan(body: Block, bytes_of: Mapping[Buffer, Dim],
+         together: Sequence[Mapping[Buffer, Dim]] = ()) -> tuple[list[tuple[Buffer, Dim]], Dim]:
     """The byte offset of every temp, and the size of the arena.  Temps take slots in the order of
-    birth."""
+    birth.
+
+    together: temps that take one slot though they live at one time, with the byte at which each
+    begins in it; the last one reaches farthest
+    """
+    spans = lifetimes(body)
+    sizes = {buffer: bytes_of[buffer] for buffer in spans}
+    starts: dict[Buffer, tuple[Buffer, Dim]] = {}
+    for group in together:
+        last = list(group)[-1]
+        sizes[last] = group[last] + bytes_of[last]
+        of_group = [spans[buffer] for buffer in group]
+        spans[last] = min(first for first, _ in of_group), max(end for _, end in of_group)
+        starts.update((buffer, (last, start)) for buffer, start in group.items())
     slots = Slots()
-    offsets: list[tuple[Buffer, Dim]] = []
-    for buffer, (first, last) in sorted(lifetimes(body).items(), key=lambda item: item[1]):
-        offsets.append((buffer, slots.take(bytes_of[buffer], first, last).offset))
-    return offsets, slots.total
+    taken = {buffer: slots.take(sizes[buffer], first, end)
+             for buffer, (first, end) in sorted(spans.items(), key=lambda item: item[1])
+             if starts.get(buffer, (buffer,))[0] is buffer}
+    begins, total = slots.offsets()
+    places = []
+    for buffer in spans:
+        last, start = starts.get(buffer, (buffer, dim(0)))
+        places.append((buffer, begins[taken[last].number] + start))
+    return places, total

@@ -61,6 +61,10 @@ class Cut:
     def covered(self) -> Dim:
         return self.count * self.steps
 
+    def kept(self, each: Dim, start: Dim) -> Dim:
+        """The bytes of the states at the segments' beginnings and of one segment."""
+        return self.count * start + maximum(self.steps, self.rest) * each
+
     def early(self, x: Any) -> Any:
         """The rows of the segments: (count, steps, ...)."""
         part = slice_(x, axis_region(x, 0, 0, self.covered))
@@ -178,11 +182,14 @@ class _Segments:
         stacks = self.results(self.forward).stacks
         outer.stacks = [s.param for s in states]
         outer.stacks += [done.stacks[k] for k, v in enumerate(stacks) if v in self.whole]
+        kept = self.cut.kept(self.bytes.each, _bytes(s.param for s in states))
+        outer.op = with_fields(outer.op, memory=self.forward.op.memory,  # type: ignore
+                               kept=kept)
         made = outer.build(self.interner)
-        kept = [v for v in stacks if v in self.whole]
+        whole = [v for v in stacks if v in self.whole]
         starts = list(made.stacks[:len(states)])
         return starts, list(made.carries), dict(
-            zip(kept, made.stacks[len(states):], strict=True))
+            zip(whole, made.stacks[len(states):], strict=True))
 
     def backwards(self, starts: list[Any], last: Any) -> dict[Value, Any]:
         """The segments, from the last one to the first: forwards again, then backwards."""
@@ -359,7 +366,8 @@ class _Bytes:
         self.lean = read and (bool(free) or few)
         # The gradients of the gates take the place of the input's share (lowering/overlay.py).
         shares = _bytes(s.param for s in self.edit.seqs if s.outer in inputs)
-        self.each = _bytes(v for v in self.kept() if v not in free[:1]) + maximum(shares, stacked)
+        together = maximum(shares, stacked) if read else shares + stacked
+        self.each = _bytes(v for v in self.kept() if v not in free[:1]) + together
 
     def kept(self) -> dict[Value, set[Value]]:
         """What the forward loop stacks for the loop back, and the stacks of it: a state's old and

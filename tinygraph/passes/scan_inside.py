@@ -71,7 +71,8 @@ class _Rows:
             return None
         if x.node is not None and isinstance(x.node.op, Slice):
             (x,), part = x.node.inputs, x.node.op.region
-        made = x.node is not None and (isinstance(x.node.op, Elemwise) or few_terms(x.node) is not None)
+        made = x.node is not None and (
+            isinstance(x.node.op, Elemwise) or few_terms(x.node) is not None)
         return self.row(x, part, top=True) if made else None
 
     def of_product(self, x: Any) -> Any:

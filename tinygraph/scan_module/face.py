@@ -60,13 +60,13 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     as many as make it fastest).  It counts what the forward loop stores for the backward loop and
     what that stores for the gradients of weights; not the outputs, gradients of the sequences,
     nor arrays that do not grow with the number of steps.  The price is time: of a recurrent layer
-    only the states are kept, and the backward loop computes gates, products too, once more.  So
-    far gradients are equal bit for bit to those without a budget (with more than 4 features a
-    step: products over fewer are sums in the step's loop nest, which may round differently in
-    another nest).  Where that is too much at the sizes of a call, the loop runs in segments: one
-    more run forward, and weights' gradients are added up segment by segment, which rounds
+    only the states are kept, and the backward loop computes gates, products too, once more.  A
+    state that no product behind the loop reads, such as an LSTM's cell, then costs nothing: its
+    rows make place for the gates' gradients.  So far gradients are equal bit for bit to those
+    without a budget.  Where that is too much at the sizes of a call, the loop runs in segments:
+    one more run forward, and weights' gradients are added up segment by segment, which rounds
     differently.  The least that can be kept grows with the square root of the number of steps; a
-    smaller number of bytes means this least.
+    smaller number of bytes means this least, and a call warns of it (UserWarning).
 
     Returns (outputs, updates): each output stacked over time, shape (n_steps, ...), one variable
     or a list of them; updates to pass on to ``function``.

@@ -36,6 +36,7 @@ class Scan(Op):
               (None: as many as make it fast); passes *saved* and *checkpoint* see to it
     segments  each round is a segment of another loop, made by *checkpoint* to save memory: what a
               round computes for all steps of its segment stays inside
+    kept      how many bytes a loop over segments keeps in fact, where ``memory`` was the budget
     """
 
     body: Graph
@@ -46,6 +47,7 @@ class Scan(Op):
     lazy: bool = False
     memory: int | None = None
     segments: bool = False
+    kept: Dim | None = None
     name: str = field(default="", compare=False)
 
     def infer(self, *inputs: Value) -> tuple[Type, ...]:
