@@ -189,9 +189,18 @@ def momentum() -> Program:
                    [(speed, step), (w, w + step), (count, count + 1)])
 
 
+def two_walks() -> Program:
+    """Two loops over the same steps, short and independent of each other."""
+    x, a = T.matrix("x"), shared(np.float64(0.7), "a")
+    walks = [scan(lambda row, h, k=k: T.tanh(row + a * k * h), x[::step], T.zeros_like(x[0]))[0]
+             for k, step in ((1.0, 1), (0.5, -1))]
+    cost = sum((walk ** 2).sum() for walk in walks)
+    return Program([x], [cost, *grad(cost, [x, a])], [[numbers(15, 4, 3)], [numbers(16, 1, 2)]])
+
+
 MAKERS: list[Callable[[], Program]] = [
     add_task, lstm, lstm_concat_backwards, gru, truncated_last_state, first_rows, taps, nested,
-    second_derivative, within_memory, classifier, narrowed, momentum]
+    second_derivative, within_memory, classifier, narrowed, momentum, two_walks]
 NAMES = {maker.__name__: maker for maker in MAKERS}
 
 

@@ -46,7 +46,8 @@ RULES: dict[str, Callable[..., Any]] = {
 
 
 class Training:
-    """Steps of a model; see ``worker.Workload``.  A subclass defines ``model``, and where its
+    """Steps of a model; see ``worker.Workload``; ``variant``: passes, as ``function`` takes them.
+    A subclass defines ``model``, and where its
     parameters have other forms than the problem's, ``to_model`` and ``to_problem``."""
 
     def __init__(self, problem: Problem, variant: str) -> None:
@@ -59,7 +60,7 @@ class Training:
         clock.append(time.perf_counter())
         self.inputs = list(self.network.inputs.values())
         self.function = tinygraph.function(self.inputs, self.network.result, updates=changes,
-                                           name=type(self).__name__)
+                                           name=type(self).__name__, passes=variant or None)
         clock.append(time.perf_counter())
         self.stages = dict(zip(("network", "gradient and updates", "function()"),
                                np.diff(clock).tolist(), strict=True))

@@ -186,6 +186,7 @@ def test_more_than_one_block_of_rows(dtype):
     check(k, (40, 70, rows), ("rows", "columns", "rows"), dtype, False)
     check(k, (40, 70, rows), ("rows", "rows", "rows"), dtype, True)
     check(k, (3, 3000, 300), ("rows", "rows", "rows"), dtype, True)
+    check(k, (500, 260, 300), ("rows", "rows", "rows"), dtype, True)  # large enough to be copied
 
 
 @settings(max_examples=150, deadline=None)

@@ -301,10 +301,11 @@ def test_slots_are_reused_by_size():
     b = slots.take(n * 4, 0, 5)
     assert slots.take(n * 4, 2, 3) is a  # surely large enough
     assert slots.take(n * 4, 6, 7) in (a, b)
-    assert slots.take(n * 16, 8, 9) not in (a, b)
+    assert slots.take(n * 16, 8, 9) in (a, b)  # grows
+    assert slots.take(dim(64), 8, 9) not in (a, b)  # n may be 0
     for k in range(200):
         slots.take(n * 4 + (200 - k), 10 + k, 10 + k)
-    assert slots.total.evaluate({n.symbol: 64}) < 64 * 40
+    assert slots.offsets()[1].evaluate({n.symbol: 64}) < 64 * 60
 
 
 def test_one_compilation_for_all_lengths():

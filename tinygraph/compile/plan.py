@@ -126,7 +126,7 @@ class Planner:
 
 
 def _warn_if_over(budget: Budget, kept: int) -> None:
-    if kept * 10 > budget.most * 11:
+    if budget.most and kept * 10 > budget.most * 11:  # 0 asks for the least
         where = f" ({budget.source})" if budget.source else ""
         warnings.warn(f"scan{where}: the least that its gradient can keep at these sizes is "
                       f"{kept} bytes, which is more than memory={budget.most}", stacklevel=9)

@@ -23,7 +23,12 @@ from tinygraph.loops.language import Binary, Cast, Expr, Select
 from tinygraph.lowering.nest import Nest, Reduction, Scratch, fill, loop_order
 from tinygraph.lowering.products import Product
 from tinygraph.lowering.scan import lower_scan
-from tinygraph.lowering.schedule import clusters, late_order, sums_with_products
+from tinygraph.lowering.schedule import (
+    clusters,
+    late_order,
+    sums_with_products,
+    sunk_order,
+)
 from tinygraph.lowering.storage import Storage
 from tinygraph.lowering.tiling import Tiling
 from tinygraph.lowering.view import View
@@ -78,7 +83,9 @@ class Region:
         nodes = [n for n in toposort(outputs) if n.outputs[0] not in self.where]
         if self.outer is None:
             self.clusters = clusters(nodes)
-        nodes = late_order(nodes, outputs, sums_wait=self.outer is not None)
+            nodes = sunk_order(nodes, outputs)
+        else:
+            nodes = late_order(nodes, outputs)
         for node in reversed(nodes):
             if isinstance(node.op, Concatenate):
                 self._place_parts(node, nodes)

@@ -12,25 +12,21 @@ from tinygraph.ops.sizes import DimValue, Iota
 from tinygraph.ops.views import Reshape, Slice, Squeeze, Transpose
 
 # What is computed where it is used, or costs nothing: it waits until something needs it.
-_WAITS = (Elemwise, Broadcast, Constant, DimValue, Iota, Reshape, Slice, Squeeze, Transpose)
+_WAITS = (Elemwise, Broadcast, Constant, DimValue, Iota, Reshape, Slice, Squeeze, Transpose, Reduce)
 
 
-def late_order(nodes: Sequence[Node], outputs: Sequence[Value], sums_wait: bool) -> list[Node]:
-    """The nodes of a block with products first and elementwise values as late as what reads them
-    allows, so that a value that a later nest needs is computed there and not stored.
-
-    sums_wait: reductions are as late as elementwise values: in a step they are made in one nest
-    """
-    waiting = (*_WAITS, Reduce) if sums_wait else _WAITS
+def late_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:
+    """The nodes of a step with products first and elementwise values as late as what reads them
+    allows, so that a value that a later nest needs is computed there and not stored."""
     level: dict[Value, int] = {}
     for node in nodes:
         above = max((level.get(x, 0) for x in node.inputs), default=0)
-        own = above if isinstance(node.op, waiting) else above + 1
+        own = above if isinstance(node.op, _WAITS) else above + 1
         level.update((v, own) for v in node.outputs)
     last = max(level.values(), default=0)
     late = {v: last for v in level}
     for node in reversed(nodes):
-        waits = isinstance(node.op, waiting)
+        waits = isinstance(node.op, _WAITS)
         limit = late[node.outputs[0]] if waits else level[node.outputs[0]] - 1
         for x in node.inputs:
             if x in late:
@@ -39,10 +35,25 @@ def late_order(nodes: Sequence[Node], outputs: Sequence[Value], sums_wait: bool)
     def place(item: tuple[int, Node]) -> tuple[int, bool, int]:
         k, node = item
         out = node.outputs[0]
-        waits = isinstance(node.op, waiting)
+        waits = isinstance(node.op, _WAITS)
         return (late[out] if waits else level[out], waits, k)
 
     return [node for _, node in sorted(enumerate(nodes), key=place)]
+
+
+def sunk_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:
+    """The nodes of a function in their order, but elementwise values that are no outputs right
+    before the first node that reads them: then they are computed in its nest, and not stored."""
+    first: dict[Value, int] = {}
+    kept, places = set(outputs), [0] * len(nodes)
+    for k in reversed(range(len(nodes))):
+        node, place = nodes[k], k
+        if isinstance(node.op, _WAITS) and not isinstance(node.op, Reduce) and (
+                kept.isdisjoint(node.outputs)):
+            place = min((first[v] for v in node.outputs if v in first), default=k)
+        places[k] = place
+        first.update((x, min(place, first.get(x, place))) for x in node.inputs)
+    return [nodes[k] for k in sorted(range(len(nodes)), key=lambda k: (places[k], k))]
 
 
 def clusters(nodes: Sequence[Node]) -> dict[Value, object]:

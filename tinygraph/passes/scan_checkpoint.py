@@ -11,7 +11,7 @@ over the sizes of the call.  Where everything fits into the budget, q = 0: all s
 and the program computes what it would compute without a budget, in the same order.
 
 A state that the step back alone reads, such as an LSTM's cell, costs nothing: going back, its rows
-make place for the gradients that are stacked (lowering/overlay.py).  So that they find that
+make place for the gradients that are stacked (lowering/overlap.py).  So that they find that
 place, the step back computes the input's share of the gates again.
 """
 
@@ -93,20 +93,25 @@ def _checkpoint_here(graph: Graph, context: Context) -> Graph:
 
 
 def _backward(node: Node, graph: Graph) -> Node | None:
-    """The scan that walks back over all steps of ``node``, and reads its stacks."""
+    """The scan that walks back over all steps of ``node``, and reads its stacks: its gradient."""
     op: Any = node.op
     if op.memory is None or op.segments:
         return None
+    old = [v for v, item in zip(op.groups.outputs(node.outputs).stacks,
+                                op.groups.outputs(op.body.outputs).stacks, strict=True)
+           if item in op.groups.inputs(op.body.inputs).carries]
+    found: list[tuple[int, Node]] = []
     for n in graph.nodes():
         if is_scan(n) and n is not node:
             other: Any = n.op
             fits = other.memory is not None and other.n_steps == op.n_steps
             bases = [_base(x, op.n_steps) for x in other.groups.inputs(n.inputs).seqs]
-            read = [b.node is node for b, _ in bases]
-            whole = [back for b, back in bases if b.node is node]
-            if fits and any(read) and all(whole) and not _reads_otherwise(n, node):
-                return n
-    return None
+            read = {b for b, _ in bases if b.node is node}
+            whole = all(back for b, back in bases if b in read)
+            if fits and read and whole and not _reads_otherwise(n, node):
+                found.append((sum(v in read for v in old), n))
+    # The gradient of the next layer reads stacks too, but new states alone, and comes before.
+    return max(reversed(found), key=lambda item: item[0])[1] if found else None
 
 
 def _reads_otherwise(reader: Node, node: Node) -> bool:

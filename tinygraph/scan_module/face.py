@@ -63,10 +63,12 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     only the states are kept, and the backward loop computes gates, products too, once more.  A
     state that no product behind the loop reads, such as an LSTM's cell, then costs nothing: its
     rows make place for the gates' gradients.  So far gradients are equal bit for bit to those
-    without a budget.  Where that is too much at the sizes of a call, the loop runs in segments:
-    one more run forward, and weights' gradients are added up segment by segment, which rounds
-    differently.  The least that can be kept grows with the square root of the number of steps; a
-    smaller number of bytes means this least, and a call warns of it (UserWarning).
+    without a budget (not always of stacked layers: gates' gradients that another loop reads lie in
+    another order, in which sums round differently).  Where that is too much at the sizes of a
+    call, the loop runs in segments: one more run forward, and weights' gradients are added up
+    segment by segment, which rounds differently.  The least that can be kept grows with the square
+    root of the number of steps; a smaller number of bytes means this least, and a call warns of it
+    (UserWarning); 0 asks for it.
 
     Returns (outputs, updates): each output stacked over time, shape (n_steps, ...), one variable
     or a list of them; updates to pass on to ``function``.

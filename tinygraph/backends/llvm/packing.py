@@ -77,7 +77,7 @@ class Packing(Rows):
         self.function(
             "gemm_pack",
             "ptr noalias nocapture readonly %b, i64 %brs, i64 %bcs, i64 %n, i64 %k, "
-            "ptr noalias nocapture writeonly %dst",
+            "ptr noalias nocapture writeonly %dst", hot=False,
         )
         some = self.logic("and", self.test("sgt", "%n", 0), self.test("sgt", "%k", 0))
         with self.when(some), self.each("j", 0, "%n", self.nr) as j:

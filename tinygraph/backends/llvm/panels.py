@@ -7,9 +7,9 @@ from tinygraph.backends.llvm.tiles import Writer
 
 KC = 256  # elements of k in a block: so much of a panel of b is half a first-level cache
 
-# How many rows the next tile gets when 0 to 14 (or more) are left: sixes, but so that no tile of
-# fewer than four rows remains, as it would leave the multipliers idle between dependent sums.
-TILE_ROWS = (0, 1, 2, 3, 4, 5, 6, 4, 4, 5, 6, 6, 6, 5, 6)
+# How many rows the next tile gets when 0 to 9 (or more) are left: sixes, but 4 + 3 and 4 + 4, as
+# a tile of fewer than four rows would leave the multipliers idle between dependent sums.
+TILE_ROWS = (0, 1, 2, 3, 4, 5, 6, 4, 4, 6)
 LONG = 64  # from such a k on it is worth fetching c beforehand
 # Rows of b between a load and the prefetch for a later one, where b is read once.
 AHEAD = 16
@@ -32,49 +32,72 @@ class Panels(Writer):
         """All rows of c times one panel of at most nv vectors of columns, 1 <= k <= KC.
 
         b is read in whole vectors.  ``strips``: the rows of a were copied by ``strips``.  While
-        the first tile is computed, what will be needed next is fetched: k places from ``ahead`` on.
+        the tiles are computed, what will be needed next is fetched: k places from ``ahead`` on in
+        the first tile, as many more in the next, for ``turns`` tiles.
         """
         self.function(
             f"panel{nv}",
             f"{A} i1 %strips, ptr noalias nocapture readonly %b, i64 %brs, "
-            f"ptr nocapture readonly %ahead, i64 %ahead_step, {C} "
+            f"ptr nocapture readonly %ahead, i64 %ahead_step, i64 %turns, {C} "
             "i64 %m, i64 %cols, i64 %k, i1 %acc",
         )
         width = nv * self.lanes
-        tile = self.scratch(self.mr * width)
+        tile, spare = self.scratch(self.mr * width), self.scratch(width)
         direct = self.logic("and", self.test("eq", "%cols", width), self.test("eq", "%ccs", 1))
-        loop = self.loop(
-            "row", 0,
-            [("%a", "ptr"), ("%c", "ptr"), ("%ahead", "ptr"), ("%ahead_step", "i64")],
-        )
-        a, c, *ahead = loop.values
+        loop = self.loop("row", 0, [("%a", "ptr"), ("%c", "ptr"), ("%ahead", "ptr"),
+                                      ("%ahead_step", "i64"), ("%turns", "i64")])
+        a, c, ahead, ahead_step, turns = loop.values
         count = self.tile_rows(self.op("sub", "%m", loop.index))
         place = self.pick(direct, c, tile, "ptr"), self.pick(direct, "%crs", width)
-        self.tiles(nv, a, count, place, self.logic("and", "%acc", direct), (ahead[0], ahead[1]))
+        adding = self.logic("and", "%acc", direct)
+        self.tiles(nv, a, count, place, spare, adding, (ahead, ahead_step))
         with self.when(self.negated(direct)):
             self.call("flush", f"ptr {tile}, i64 {width}, ptr {c}, i64 %crs, i64 %ccs, "
                       f"i64 {count}, i64 %cols, i1 %acc")
-        following = self.op("add", loop.index, count)
+        following, turns = self.op("add", loop.index, count), self.op("sub", turns, 1)
+        more = self.test("sgt", turns, 0)
+        ahead = self.pick(more, self.corner(ahead, ("%k", ahead_step)), "%b", "ptr")
         step = self.pick("%strips", "%k", "%ars")
-        new = [self.corner(a, (count, step)), self.corner(c, (count, "%crs")), "%b", "%brs"]
+        new = [self.corner(a, (count, step)), self.corner(c, (count, "%crs")), ahead,
+               self.pick(more, ahead_step, "%brs"), turns]
         loop.close(following, self.test("slt", following, "%m"), new)
         return self.finish()
 
+    def heights(self, nv: int) -> list[int]:
+        """The rows of the tiles there are.  One of fewer rows would not be faster."""
+        return [h for h in (2, 4) if nv * h >= 8 and nv == self.nv] + [self.mr]
+
     def tiles(
-        self, nv: int, a: str, count: str, c: tuple[str, str], add: str, ahead: tuple[str, str]
+        self, nv: int, a: str, count: str, c: tuple[str, str], spare: str, add: str,
+        ahead: tuple[str, str]
     ) -> None:
-        """The tile of ``count`` rows of those from 1 to MR."""
-        code = self.code
-        ars = self.pick("%strips", 1, "%ars")
-        join, labels = code.fresh("join"), [code.fresh("tile") for _ in range(self.mr)]
-        cases = " ".join(f"i64 {i + 1}, label %{x}" for i, x in enumerate(labels[:-1]))
-        code.emit(f"switch i64 {count}, label %{labels[-1]} [ {cases} ]")
+        """The tile of ``count`` rows, or the next higher one there is, whose last rows then are
+        computed again and go to ``spare``."""
+        ars, acs = self.pick("%strips", 1, "%ars"), self.pick("%strips", count, "%acs")
         row = [("%b", j * self.lanes) for j in range(nv)]
-        for rows, label in enumerate(labels, 1):
-            code.block(label)
-            operand = (a, ars, self.pick("%strips", rows, "%acs"))
-            self.tile(rows, row, operand, "%brs", c, add, "%k", ahead)
+        code, heights = self.code, self.heights(nv)
+        join = code.fresh("join")
+        least = 1
+        for height in heights:
+            take, skip = code.fresh("tile"), code.fresh("higher")
+            if height < self.mr:
+                fits = self.test("sle", count, height)
+                code.emit(f"br i1 {fits}, label %{take}, label %{skip}")
+                code.block(take)
+            a_rows, c_rows = [a], [c[0]]
+            for r in range(1, height):
+                next_a, next_c = self.at(a_rows[-1], ars), self.at(c_rows[-1], c[1])
+                if r >= least:
+                    there = self.test("sgt", count, r)
+                    next_a = self.pick(there, next_a, a_rows[-1], "ptr")
+                    next_c = self.pick(there, next_c, spare, "ptr")
+                a_rows.append(next_a)
+                c_rows.append(next_c)
+            self.tile(self.frozen(a_rows), self.frozen(c_rows), row, acs, "%brs", add, "%k", ahead)
             code.emit(f"br label %{join}")
+            least = height + 1
+            if height < self.mr:
+                code.block(skip)
         code.block(join)
 
     def tile_rows(self, left: str) -> str:
@@ -87,22 +110,21 @@ class Panels(Writer):
 
     def tile(
         self,
-        mr: int,
+        a_rows: list[str],
+        c_rows: list[str],
         row: list[tuple[str, int]],
-        a: tuple[str, str, str],
+        acs: str,
         brs: str,
-        c: tuple[str, str],
         add: str,
         depth: str,
         ahead: tuple[str, str] | None = None,
     ) -> None:
-        """mr rows of c by the vectors of ``row``, held in registers over ``depth`` rows of b.
+        """Rows of c by the vectors of ``row``, held in registers over ``depth`` rows of b.
 
-        ``row``: where its vectors begin, as (start, offset).  ``a`` and ``c``: start and strides.
+        ``row``: where its vectors begin, as (start, offset).
         ``ahead``: where the places begin that are fetched one by one, and how far apart they are;
         without it b is fetched AHEAD rows before it is read.
         """
-        a_rows, c_rows = self.rows(a[0], a[1], mr), self.rows(c[0], c[1], mr)
         places = [self.at(x, j * self.lanes) for x in c_rows for j in range(len(row))]
         if ahead:
             with self.when(self.test("sge", depth, LONG)):
@@ -123,7 +145,7 @@ class Panels(Writer):
         vectors = [self.load(self.at(starts[start], offset)) for start, offset in row]
         new = self.products([self.at(x, a_offset) for x in a_rows], vectors, sums)
         following = self.op("sub", loop.index, 1)
-        offsets = [self.op("add", a_offset, a[2]), self.op("add", b_offset, brs)]
+        offsets = [self.op("add", a_offset, acs), self.op("add", b_offset, brs)]
         loop.close(following, self.test("ne", following, 0), [*new, fetched, *offsets])
         self.write(new, places, add)
 
@@ -147,7 +169,10 @@ class Panels(Writer):
         pointers = [start]
         for _ in range(1, count):
             pointers.append(self.at(pointers[-1], stride))
-        # Frozen, since LLVM would otherwise compute them anew from one another in every round.
+        return self.frozen(pointers)
+
+    def frozen(self, pointers: list[str]) -> list[str]:
+        """The pointers; LLVM would otherwise compute them anew from one another in every round."""
         return [self.code.value(f"freeze ptr {p}") for p in pointers]
 
     def write(self, totals: list[str], places: list[str], add: str) -> None:

@@ -32,7 +32,7 @@ class Rows(Panels):
         step = self.op("mul", "%k", self.nr)
         with self.each("p", 0, "%k", KC) as p:
             depth = self.smaller(self.op("sub", "%k", p), KC)
-            a = (self.corner("%a", (p, "%acs")), "%ars", "%acs")
+            a = self.corner("%a", (p, "%acs"))
             later = self.logic("or", "%acc", self.test("sgt", p, 0))
             loop = self.loop("j", 0, [(self.corner("%b", (p, self.nr)), "ptr"), ("%c", "ptr")])
             b, c = loop.values
@@ -40,7 +40,7 @@ class Rows(Panels):
             for _ in range(1, self.wide_panels):
                 starts.append(self.at(starts[-1], step))
             row = [(start, j * self.lanes) for start in starts for j in range(self.nv)]
-            self.tile(1, row, a, str(self.nr), (c, "%crs"), later, depth)
+            self.tile(self.frozen([a]), self.frozen([c]), row, "%acs", str(self.nr), later, depth)
             following = self.op("add", loop.index, self.wide_panels * self.nr)
             new = [self.at(starts[-1], step), self.at(c, self.wide_panels * self.nr)]
             loop.close(following, self.test("slt", following, "%n"), new)

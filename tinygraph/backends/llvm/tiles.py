@@ -58,11 +58,15 @@ class Writer:
         """A vector as the names of intrinsics spell it."""
         return f"v{self.lanes}f{self.dtype.bits}"
 
-    def function(self, name: str, parameters: str) -> None:
-        """Start a function: a fresh body text.  Those called gemm are seen outside."""
+    def function(self, name: str, parameters: str, hot: bool = True) -> None:
+        """Start a function: a fresh body text.  Those called gemm are seen outside.
+
+        One that only decides what others do is not ``hot``: LLVM then takes the short way.
+        """
         self.code = Code()
         linkage = "" if name.startswith("gemm") else "internal "
-        self.header = f"define {linkage}void @{name}_{self.dtype}({parameters}) #0 {{\nentry:"
+        self.header = (f"define {linkage}void @{name}_{self.dtype}({parameters}) "
+                       f"#{0 if hot else 1} {{\nentry:")
 
     def finish(self) -> str:
         """The text of the function."""
