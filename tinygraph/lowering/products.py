@@ -12,7 +12,7 @@ from tinygraph.lowering.tiling import Tiling
 from tinygraph.lowering.view import View, row_major
 from tinygraph.ops.linalg import Dot
 
-SHARE = 48  # parts of a product that threads share are a multiple of this: whole register tiles
+TILE = (6, 16)  # rows and columns of a register tile, about: parts for threads are whole tiles
 STEP_WORK = 1 << 15  # the same for a thread that spins between the steps of a loop (a microsecond)
 BLOCKS = 8  # into so many parts at most a sum of small products is cut
 SMALL = 1 << 12  # elements of such a result
@@ -111,8 +111,8 @@ class Product:
         if share is None:
             self._nest(b, offsets, m, n, panels, panel)
             return
-        columns = panel > 0 or _degree(self.n.size) >= _degree(self.m.size)
-        group, unit = (self.n if columns else self.m), panel or SHARE
+        columns, unit = (True, panel) if panel else self._cut()
+        group = self.n if columns else self.m
         most = self.sizes.expr(floordiv(group.size + (share * unit - 1), share * unit) * unit)
         with b.loop(self.sizes.expr(share), "parallel", hint="part") as part:
             start = b.let(E.mul(part, most), "start")
@@ -122,6 +122,18 @@ class Product:
             if panels is not None:
                 at[1] = E.add(panels.offset, E.mul(start, k))
             self._nest(b, at, m if columns else here, here if columns else n, panels, panel)
+
+    def _cut(self) -> tuple[bool, int]:
+        """Whether threads should cut the columns (or else the rows), and into multiples of what:
+        where more register tiles lie one after another, parts are the most even."""
+        upright = self.m.strides[2] == 1  # the kernels then take rows for columns
+        tall, wide = (TILE[1], TILE[0]) if upright else TILE
+        m, n = self.m.size, self.n.size
+        if m.const is None or n.const is None:
+            columns = _degree(n) >= _degree(m)
+        else:
+            columns = n.const * tall >= m.const * wide
+        return columns, wide if columns else tall
 
     def _nest(self, b: E.Builder, at: list[Expr], m: Expr, n: Expr, panels: View | None,
               panel: int) -> None:

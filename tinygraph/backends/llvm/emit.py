@@ -7,6 +7,8 @@ site + 1 with the numbers of the failed Check in ``fault``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tinygraph.backends.llvm import analysis, gemm, scalar
 from tinygraph.backends.llvm import threads as threads_
 from tinygraph.backends.llvm.scalar import memory_type, register_type
@@ -53,9 +55,20 @@ class Emitter(Values):
     ``outlines``: loop nests become functions of their own, whose parameters are the numbers that
     do not change in them.  LLVM's time grows faster than a function does, above all where it
     weighs the address formulas of a loop; and equal nests become one.
+
+    ``ready``: takes modules of nests as they are complete, to compile them meanwhile; ``rest`` is
+    then the module that goes with them, ``given`` how it declares what they have.
     """
 
     outlines = True
+    ENOUGH = 1 << 16  # characters of a module that is worth a thread
+    ready: Callable[[str], None] | None = None
+
+    def __init__(self, program: Program, target: gemm.Target,
+                 index_names: frozenset[str] | None = None) -> None:
+        super().__init__(program, target, index_names)
+        self.given: list[str] = []
+        self.rest = ""
 
     # -- the module ------------------------------------------------------------------------
 
@@ -76,17 +89,34 @@ class Emitter(Values):
             *self.code.lines,
             "}",
         ]
-        parts = [
-            *(f"define internal void @{kernel}{text}" for text, kernel in self.kernels.items()),
+        nests = [f"define internal void @{kernel}{text}" for text, kernel in self.kernels.items()]
+        rest = [
             *(f"define internal i64 @{task}{text}" for text, task in self.tasks.items()),
             "\n".join(body),
             _exported(name, self.target),
+            *self._common(),
+        ]
+        self.rest = "\n\n".join([*self.given, *nests[len(self.given):], *rest]) + "\n"
+        return "\n\n".join([*nests, *rest]) + "\n"
+
+    def _common(self) -> list[str]:
+        """What every module of the program has at its end."""
+        return [
             "\n".join(sorted(self.declarations)),
             f"attributes #0 = {{ noinline nounwind {self.target.attributes} }}",
             f"attributes #1 = {{ nounwind {self.target.attributes} }}",
             "\n".join(self.metadata.lines),
         ]
-        return "\n\n".join(parts) + "\n"
+
+    def _hand_over(self) -> None:
+        """Give the nests that are complete to ``ready``, if they are enough for a module."""
+        new = list(self.kernels.items())[len(self.given):]
+        if self.ready is None or sum(len(text) for text, _ in new) < self.ENOUGH:
+            return
+        texts = [f"define hidden void @{kernel}{text}" for text, kernel in new]
+        self.ready("\n\n".join([*self.given, *texts, *self._common()]) + "\n")
+        self.given += [f"declare hidden void @{kernel}{text[:text.index(' #')]}"
+                       for text, kernel in new]
 
     # -- statements ------------------------------------------------------------------------
 
@@ -100,6 +130,7 @@ class Emitter(Values):
         """Write the statements of ``block`` in the scope that is open."""
         for stmt in block.body:
             self.statement(stmt)
+            self._hand_over()
 
     def statement(self, stmt: Stmt) -> None:
         """Write one statement."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm
 
 from tinygraph.backends.llvm import gemm, parts, threads
-from tinygraph.backends.llvm.emit import VECTORISE, emit
+from tinygraph.backends.llvm.emit import VECTORISE, Emitter, emit
 from tinygraph.dtypes import DType
 from tinygraph.errors import InternalError
 from tinygraph.loops.language import For, Gemm, Program, walk
@@ -158,8 +158,14 @@ def compile_program(
     """
     start = time.perf_counter()
     target = target or host()
-    text = emit(program, target)
-    files = [*_object_files(text, program.name, opt_level),
+    begun: list[Future[bytes]] = []
+    emitter = Emitter(program, target)
+    if parts.processors() > 1:
+        emitter.ready = lambda nests: begun.append(parts.beside(
+            functools.partial(_object_file, nests, program.name, opt_level)))
+    text = emitter.module()
+    files = [*_object_files(emitter.rest, program.name, opt_level),
+             *(future.result() for future in begun),
              *(_product_kernels(d, target) for d in _gemm_dtypes(program))]
     shared = any(isinstance(s, For) and s.mode == "parallel" for s in walk(program.body))
     symbols = (threads.SYMBOL,) if shared else ()
@@ -169,11 +175,13 @@ def compile_program(
 
 def _object_files(text: str, name: str, opt_level: int) -> list[bytes]:
     """The code of a module, as object files that make it up together."""
-    def compiled(part: str) -> bytes:
-        machine = _new_machine()
-        return parts.object_file(machine, _optimised(part, name, opt_level, machine))
+    return parts.side_by_side(lambda part: _object_file(part, name, opt_level),
+                              parts.cut(text, parts.processors()))
 
-    return parts.side_by_side(compiled, parts.cut(text, parts.processors()))
+
+def _object_file(text: str, name: str, opt_level: int) -> bytes:
+    machine = _new_machine()
+    return parts.object_file(machine, _optimised(text, name, opt_level, machine))
 
 
 def prepare_products(dtypes: Iterable[DType]) -> None:

@@ -7,10 +7,12 @@ and it needs no Python.  The parts call one another's functions, which the linke
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
 import llvmlite.binding as llvm
@@ -68,26 +70,25 @@ def _module(functions: Sequence[str], heads: dict[str, str], common: Sequence[st
     return "\n\n".join([text, "\n".join(heads[name] for name in others), *common])
 
 
+def beside(work: Callable[[], Made]) -> Future[Made]:
+    """Begin ``work()`` on a thread of its own."""
+    future: Future[Made] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # raised by the thread that waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 def side_by_side(work: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
     """work(item) for every item, each on a thread of its own; raises what one of them raises."""
-    made: dict[int, Made] = {}
-    errors: list[BaseException] = []
-
-    def run(place: int) -> None:
-        try:
-            made[place] = work(items[place])
-        except BaseException as error:  # raised by the thread that waits
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(k,), daemon=True) for k in range(1, len(items))]
-    for thread in threads:
-        thread.start()
-    run(0)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return [made[k] for k in range(len(items))]
+    others = [beside(functools.partial(work, item)) for item in items[1:]]
+    first = work(items[0])
+    return [first, *(future.result() for future in others)]
 
 
 def object_file(machine: llvm.TargetMachine, module: llvm.ModuleRef) -> bytes:
