@@ -16,7 +16,8 @@ from tinygraph.passes.pipeline import PIPELINE
 
 pytestmark = pytest.mark.counts
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/architecture.md", "docs/vector_math.md")
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/vector_math.md",
+             "docs/performance.md")
 
 
 def text(name: str) -> str:
