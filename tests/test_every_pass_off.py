@@ -149,7 +149,7 @@ def second_derivative() -> Program:
 def within_memory() -> Program:
     """A scan that may keep few bytes for its gradient."""
     x, w = T.tensor3("x"), shared(0.4 * numbers(4, 3, 3), "w")
-    hs, _ = scan(lambda row, h: T.tanh(row + T.dot(h, w)), x, T.zeros_like(x[0]), memory=400)
+    hs, _ = scan(lambda row, h: T.tanh(row + T.dot(h, w)), x, T.zeros_like(x[0]), memory=480)
     cost = (hs[-1] ** 2).sum()
     return Program([x], [cost, *grad(cost, [x, w])], [[numbers(5, 9, 2, 3)]])
 

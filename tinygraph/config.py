@@ -96,7 +96,7 @@ class Count:
         return number
 
 
-def _processors() -> int:
+def processors() -> int:
     """How many CPUs this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -123,7 +123,7 @@ class Config:
     backend = Setting("llvm", ("llvm", "loops", "numpy"))
     cache_dir = Setting("")
     cache = Setting("on", ("on", "off"))
-    threads = Count(_processors)
+    threads = Count(processors)
 
     def __setattr__(self, name: str, value: object) -> None:
         if not isinstance(getattr(type(self), name, None), (Setting, Count)):

@@ -7,6 +7,7 @@ import pytest
 import tinygraph
 import tinygraph.tensor as T
 from tinygraph.backends.llvm import jit, parts
+from tinygraph.backends.llvm.emit import Emitter
 from tinygraph.compile import build as building
 from tinygraph.compile.build import Compilation
 from tinygraph.dims import Sym, dim
@@ -262,6 +263,7 @@ def test_a_report_after_a_load_has_all_stages(cache):
 
 def test_parts_make_up_the_module(monkeypatch):
     monkeypatch.setattr(parts, "SMALLEST", 1)
+    monkeypatch.setattr(Emitter, "ENOUGH", 1)  # nests are handed over one by one
     inputs, cost = mixed(40)
     outputs = [cost, *tinygraph.grad(cost, inputs)]
     f = tinygraph.function(inputs, outputs, backend="loops")
@@ -273,9 +275,9 @@ def test_parts_make_up_the_module(monkeypatch):
     assert parts.cut(text, 1) == [text]
     x = [np.full((3, 3), 0.1, "float32")] * 3
     with tinygraph.config.change(cache="off"):
-        monkeypatch.setattr(parts, "processors", lambda: 3)
+        monkeypatch.setattr(jit, "processors", lambda: 3)
         many = tinygraph.function(inputs, outputs)(*x)
-        monkeypatch.setattr(parts, "processors", lambda: 1)
+        monkeypatch.setattr(jit, "processors", lambda: 1)
         one = tinygraph.function(inputs, outputs)(*x)
     assert all(np.array_equal(a, b) for a, b in zip(many, one, strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinygraph.dtypes import bool_, float32, float64, int32, int64
-from tinygraph.loops.build import const, index
+from tinygraph.loops.build import Builder, const, index
 from tinygraph.loops.check import MalformedProgram, check_program
 from tinygraph.loops.language import (
     Alloc,
@@ -92,3 +92,12 @@ def test_siblings_may_use_the_same_name() -> None:
     loop = For(INDEX, N, Block((Let(OTHER, INDEX), Alloc(R), Store(R, ZERO, ONE))))
     check_program(Program("p", ("n",), (), (), ZERO, Block((loop, loop))))
     assert format_stmt(loop).count("register r: float32[1]") == 1
+
+
+def test_a_check_in_a_parallel_loop_is_refused():
+    b = Builder()
+    with b.loop(index(4), "parallel") as i:
+        b.check(Binary("lt", i, index(3)), 0)
+    program = Program("p", (), (), (), index(0), b.block(), sites=1)
+    with pytest.raises(MalformedProgram, match="parallel loop"):
+        check_program(program)

@@ -60,6 +60,7 @@ class _Checker:
         self.vars: dict[str, DType] = {}
         self.buffers: dict[str, Buffer] = {}
         self.where = f"program {program.name}"
+        self.shared = False  # inside a parallel loop
 
     def fail(self, fact: str) -> None:
         raise MalformedProgram(f"{fact}; in {self.where}")
@@ -109,7 +110,9 @@ class _Checker:
                 self.fail(f"{stmt.mode!r} is no loop mode")
             if stmt.var.dtype is not int64:
                 self.fail(f"loop index {stmt.var.name} is {stmt.var.dtype}, expected int64")
+            outer, self.shared = self.shared, self.shared or stmt.mode == "parallel"
             self.block(stmt.body, stmt.var)
+            self.shared = outer
         elif isinstance(stmt, While):
             self.cond(stmt.cond, "a while condition")
             self.block(stmt.body)
@@ -139,6 +142,8 @@ class _Checker:
         elif isinstance(stmt, Pack):
             self.pack(stmt)
         else:
+            if self.shared:
+                self.fail("a Check stands in a parallel loop, which cannot be left")
             self.cond(stmt.cond, "a checked condition")
             if not 0 <= stmt.site < self.program.sites:
                 self.fail(f"site {stmt.site} is not in range({self.program.sites})")

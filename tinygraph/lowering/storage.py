@@ -132,8 +132,9 @@ class Storage:
     def layout(self, value: Value) -> View:
         """How ``value`` would lie in memory (no buffer is made)."""
         dims = value.type.dims
+        order = self._order(dims)
         return View(self.sizes, value.type.dtype, E.index(0), dims,
-                    row_major(dims, self._order(dims)), Buffer("trial", value.type.dtype,
+                    row_major(self._padded(dims, order), order), Buffer("trial", value.type.dtype,
                                                                E.index(0)))
 
     def dense_view(self, buffer: Buffer, dims: tuple[Dim, ...]) -> View:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tinygraph.backends.llvm import analysis, gemm, scalar
 from tinygraph.backends.llvm import threads as threads_
+from tinygraph.backends.llvm.export import exported
 from tinygraph.backends.llvm.scalar import memory_type, register_type
 from tinygraph.backends.llvm.values import Values
 from tinygraph.backends.llvm.vector import VectorLoop
@@ -93,7 +94,7 @@ class Emitter(Values):
         rest = [
             *(f"define internal i64 @{task}{text}" for text, task in self.tasks.items()),
             "\n".join(body),
-            _exported(name, self.target),
+            exported(name, self.target),
             *self._common(),
         ]
         self.rest = "\n\n".join([*self.given, *nests[len(self.given):], *rest]) + "\n"
@@ -474,35 +475,3 @@ class TaskEmitter(Outlined):
         code.value(f"call i64 @{threads_.SYMBOL}(ptr @{name}, ptr {context}, i64 {extent}, "
                    f"i64 {threads})")
         caller.epoch += 1
-
-
-def _exported(name: str, target: gemm.Target) -> str:
-    """The function that the caller sees: the mode that flushes denormals, around the body."""
-    call = "call i64 @body(ptr %sizes, ptr %args, ptr %arena, ptr %fault)"
-    lines = [
-        f"define i64 @{name}(ptr %sizes, ptr %args, ptr %arena, ptr %fault) #1 {{",
-        "entry:",
-    ]
-    if target.arch == "x86":
-        lines += [
-            "  %state = alloca i32, align 4",
-            "  %flushing = alloca i32, align 4",
-            "  call void @llvm.x86.sse.stmxcsr(ptr %state)",
-            "  %old = load volatile i32, ptr %state, align 4",
-            f"  %new = or i32 %old, {0x8040}  ; FTZ and DAZ",
-            "  store volatile i32 %new, ptr %flushing, align 4",
-            "  call void @llvm.x86.sse.ldmxcsr(ptr %flushing)",
-            f"  %code = {call}",
-            "  call void @llvm.x86.sse.ldmxcsr(ptr %state)",
-        ]
-    elif target.arch == "aarch64":
-        lines += [
-            "  %old = call i64 @llvm.aarch64.get.fpcr()",
-            f"  %new = or i64 %old, {1 << 24}  ; FZ",
-            "  call void @llvm.aarch64.set.fpcr(i64 %new)",
-            f"  %code = {call}",
-            "  call void @llvm.aarch64.set.fpcr(i64 %old)",
-        ]
-    else:
-        lines.append(f"  %code = {call}")
-    return "\n".join([*lines, "  ret i64 %code", "}"])

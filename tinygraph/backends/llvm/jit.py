@@ -21,6 +21,7 @@ import llvmlite.binding as llvm
 
 from tinygraph.backends.llvm import gemm, parts, threads
 from tinygraph.backends.llvm.emit import VECTORISE, Emitter, emit
+from tinygraph.config import processors
 from tinygraph.dtypes import DType
 from tinygraph.errors import InternalError
 from tinygraph.loops.language import For, Gemm, Program, walk
@@ -36,14 +37,14 @@ class ObjectCode:
     data      the object files, the program's own and those of the products it calls
     llvm_ir   the module before optimisation
     seconds   what emitting, optimising and code generation took together
-    symbols   what the object imports from this package: the pool of threads, or nothing
+    pool      the object file of the pool of threads, if the program has work to share
     """
 
     name: str
     data: bytes
     llvm_ir: str
     seconds: float
-    symbols: tuple[str, ...] = ()
+    pool: bytes = b""
 
 
 class Native:
@@ -160,7 +161,7 @@ def compile_program(
     target = target or host()
     begun: list[Future[bytes]] = []
     emitter = Emitter(program, target)
-    if parts.processors() > 1:
+    if processors() > 1:
         emitter.ready = lambda nests: begun.append(parts.beside(
             functools.partial(_object_file, nests, program.name, opt_level)))
     text = emitter.module()
@@ -168,15 +169,15 @@ def compile_program(
              *(future.result() for future in begun),
              *(_product_kernels(d, target) for d in _gemm_dtypes(program))]
     shared = any(isinstance(s, For) and s.mode == "parallel" for s in walk(program.body))
-    symbols = (threads.SYMBOL,) if shared else ()
+    pool = threads.object_code() if shared else b""
     seconds = time.perf_counter() - start
-    return ObjectCode(program.name, _join(files), text, seconds, symbols)
+    return ObjectCode(program.name, _join(files), text, seconds, pool)
 
 
 def _object_files(text: str, name: str, opt_level: int) -> list[bytes]:
     """The code of a module, as object files that make it up together."""
     return parts.side_by_side(lambda part: _object_file(part, name, opt_level),
-                              parts.cut(text, parts.processors()))
+                              parts.cut(text, processors()))
 
 
 def _object_file(text: str, name: str, opt_level: int) -> bytes:
@@ -189,6 +190,7 @@ def prepare_products(dtypes: Iterable[DType]) -> None:
     and needs no Python, so that it goes on beside the passes that make the program."""
     for dtype in dtypes:
         _products(dtype, host())
+    threads.prepare()
 
 
 def _product_kernels(dtype: DType, target: gemm.Target) -> bytes:
@@ -293,8 +295,8 @@ def load(code: ObjectCode) -> Native:
     for data in objects(code.data):
         builder.add_object_img(data)
     builder.add_current_process()  # memset, memcpy and memmove
-    if threads.SYMBOL in code.symbols:
-        builder.import_symbol(threads.SYMBOL, threads.address())
+    if code.pool:
+        builder.import_symbol(threads.SYMBOL, threads.address(code.pool))
     builder.export_symbol(code.name)
     linker = _linker()
     tracker = builder.link(linker, _library_name())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -25,13 +24,6 @@ _NAME = re.compile(r'@([A-Za-z_$][\w$.]*)')
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cut(text: str, count: int) -> list[str]:
