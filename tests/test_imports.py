@@ -24,6 +24,7 @@ ORDER = (
     "tinygraph.config",
     "tinygraph.dtypes",
     "tinygraph.dims",
+    "tinygraph.formulas",
     "tinygraph.graph",
     "tinygraph.printing",
     "tinygraph.loops",

@@ -53,15 +53,6 @@ THREADS = _Threads("threads", "config.threads")
 program (of work split among threads) may hold it, types in a graph never do."""
 
 
-class Numbers(dict[Sym, int]):
-    """Values of symbols, which no longer change: those of compounds are remembered, since sizes
-    of a program are made of each other and share most of their parts."""
-
-    def __init__(self, values: Mapping[Sym, int]) -> None:
-        super().__init__(values)
-        self.compounds: dict[Compound, int] = {}
-
-
 class Compound:
     """floordiv, min or max of two Dims, as an atom of a polynomial."""
 
@@ -88,13 +79,7 @@ class Compound:
         return f"{self.op}({self.left}, {self.right})"
 
     def evaluate(self, env: Mapping[Sym, int]) -> int:
-        if not isinstance(env, Numbers):
-            return _ARITHMETIC[self.op](self.left.evaluate(env), self.right.evaluate(env))
-        value = env.compounds.get(self)
-        if value is None:
-            value = _ARITHMETIC[self.op](self.left.evaluate(env), self.right.evaluate(env))
-            env.compounds[self] = value
-        return value
+        return ARITHMETIC[self.op](self.left.evaluate(env), self.right.evaluate(env))
 
     def substitute(self, f: Callable[[Sym], Dim]) -> Dim:
         return _MAKE[self.op](self.left.substitute(f), self.right.substitute(f))
@@ -300,7 +285,7 @@ def maximum(a: Dim, b: Dim) -> Dim:
     return Dim({(Compound("max", a, b),): 1})
 
 
-_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "floordiv": lambda a, b: a // b if b else 0, "min": min, "max": max}
 _MAKE: dict[str, Callable[[Dim, Dim], Dim]] = {
     "floordiv": floordiv, "min": minimum, "max": maximum}

@@ -12,7 +12,8 @@ import tinygraph
 import tinygraph.tensor as T
 from tinygraph import function, grad, scan, shared
 from tinygraph.compile.build import Compilation
-from tinygraph.dims import Numbers, Sym, dim
+from tinygraph.dims import Sym, dim
+from tinygraph.formulas import Formulas
 from tinygraph.lowering import lower as lowering
 from tinygraph.lowering.schedule import sunk_order
 from tinygraph.lowering.workspace import Slots, lifetimes
@@ -64,13 +65,15 @@ def planned(monkeypatch, inputs, outputs, steps, rows):
     monkeypatch.undo()
     symbols = {s.name: s for d in (*seen["bytes"].values(), seen["arena"]) for s in d.syms()}
     numbers = {"threads": 2, "x_0": steps, "m_0": steps, "x_1": rows, "m_1": rows}
-    env = Numbers({s: numbers[name] for name, s in symbols.items()})
+    env = {s: numbers[name] for name, s in symbols.items()}
+    buffers = list(seen["spans"])
+    arena, *found = Formulas([seen["arena"], *(seen["offsets"][b] for b in buffers),
+                              *(seen["bytes"][b] for b in buffers)])(env)
     places = {}
-    for buffer, span in seen["spans"].items():
-        start = seen["offsets"][buffer].evaluate(env)
-        end = start + seen["bytes"][buffer].evaluate(env)
-        assert start % 64 == 0 and 0 <= start <= end <= seen["arena"].evaluate(env)
-        places[buffer] = (*span, start, end)
+    for k, buffer in enumerate(buffers):
+        start, size = found[k], found[len(buffers) + k]
+        assert start % 64 == 0 and 0 <= start <= start + size <= arena
+        places[buffer] = (*seen["spans"][buffer], start, start + size)
     return places, seen["together"]
 
 

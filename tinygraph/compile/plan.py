@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import numpy as np
 
 from tinygraph.compile.close import Conditions
 from tinygraph.config import config
-from tinygraph.dims import THREADS, Numbers, Sym
+from tinygraph.dims import THREADS, Sym
 from tinygraph.errors import ShapeError
+from tinygraph.formulas import Formulas
 from tinygraph.graph import Graph, Guard, Value, describe, leaves
 from tinygraph.interpret import Sizes, evaluate
 from tinygraph.lowering.lower import Budget, Lowered
@@ -94,7 +96,7 @@ class Planner:
             given[self.inputs[k]] = np.frombuffer(data, array.dtype).reshape(array.shape)
         lasting = self._lasting or self._find_lasting(given)
         sizes = Sizes()
-        sizes.env = Numbers({**lasting.sizes, THREADS: threads or 1})
+        sizes.env = {**lasting.sizes, THREADS: threads or 1}
         varying = self.inputs[:self.varying]
         for value in varying:
             sizes.learn(value, given[value])
@@ -106,13 +108,20 @@ class Planner:
         for guard in lasting.guards if self._lasting else self.guards:
             guard.check(sizes.env)
         self._lasting = lasting
-        for budget in self.lowered.budgets:
-            _warn_if_over(budget, sizes(budget.kept))
-        numbers = np.array([sizes(d) for d in self.lowered.sizes] or [0], np.int64)
+        n = len(self.lowered.sizes)
+        found = self._formulas(sizes.env)
+        for budget, kept in zip(self.lowered.budgets, found[n + 1:], strict=True):
+            _warn_if_over(budget, kept)
+        numbers = np.array(found[:n] or [0], np.int64)
         shapes = tuple(known or tuple(sizes(d) for d in dims) for known, dims in
                        zip(lasting.shapes, self.lowered.outputs, strict=True))
-        return Plan(numbers, numbers.ctypes.data, sizes(self.lowered.arena), shapes, self.dtypes,
-                    threads, values)
+        return Plan(numbers, numbers.ctypes.data, found[n], shapes, self.dtypes, threads, values)
+
+    @functools.cached_property
+    def _formulas(self) -> Formulas:
+        """The size parameters, the bytes of the workspace, what budgets keep."""
+        kept = [budget.kept for budget in self.lowered.budgets]
+        return Formulas([*self.lowered.sizes, self.lowered.arena, *kept])
 
     def _find_lasting(self, given: Mapping[Value, np.ndarray]) -> _Lasting:
         fixed = Sizes()

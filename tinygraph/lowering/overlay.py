@@ -8,7 +8,9 @@ reads the sequence, both may lie in one buffer.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import operator
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from tinygraph.dims import Dim
 from tinygraph.loops.language import (
     Block,
     Buffer,
+    Const,
+    DimOf,
     Expr,
     For,
     Load,
@@ -228,15 +232,29 @@ def _touched(stmt: Stmt) -> set[Buffer]:
 
 def _renamed(x: Any, names: Mapping[Buffer, Buffer], memo: dict[int, Any]) -> Any:
     """A statement, expression or matrix with buffers replaced."""
-    if isinstance(x, Buffer):
+    kind = type(x)
+    if kind is tuple:
+        new = tuple([_renamed(y, names, memo) for y in x])
+        return x if all(map(operator.is_, x, new)) else new
+    if kind is Buffer:
         return names.get(x, x)
-    if isinstance(x, tuple):
-        new = tuple(_renamed(y, names, memo) for y in x)
-        return x if all(a is b for a, b in zip(x, new, strict=True)) else new
-    if not dataclasses.is_dataclass(x) or isinstance(x, (Var, type)):
+    parts = _parts(kind)  # type: ignore[arg-type]  # a class is hashable
+    if not parts:
         return x
     if id(x) not in memo:
-        old = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
-        changed = {k: v for k, y in old.items() if (v := _renamed(y, names, memo)) is not y}
+        changed = {}
+        for name in parts:
+            old = getattr(x, name)
+            new = _renamed(old, names, memo)
+            if new is not old:
+                changed[name] = new
         memo[id(x)] = dataclasses.replace(x, **changed) if changed else x
     return memo[id(x)]
+
+
+@functools.cache
+def _parts(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of a class of the loop language in which there may be buffers."""
+    if not dataclasses.is_dataclass(kind) or kind in (Var, Const, DimOf):
+        return ()
+    return tuple(f.name for f in dataclasses.fields(kind))

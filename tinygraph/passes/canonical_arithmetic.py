@@ -36,9 +36,15 @@ def order_operands(node: Node, context: Context) -> Any:
     return fitting(call(node, [y, x]), node.outputs[0])
 
 
-def _place(v: Value, context: Context) -> tuple[bool, int]:
+def _place(v: Value, context: Context) -> tuple[bool, str, int]:
+    """Constants last, leaves first; else by what makes the operand, so that two layers of one
+    kind come out alike and share their code; equals by who was met first."""
     inner = operands(v)[0] if made_by(v, Broadcast) else v
-    return made_by(inner, Constant) is not None, context.rank(v)
+    if inner.node is None:
+        return False, "", context.rank(v)
+    op = inner.node.op
+    kind = op.fn.name if isinstance(op, Elemwise) else type(op).__name__
+    return isinstance(op, Constant), kind, context.rank(v)
 
 
 @rule("add")

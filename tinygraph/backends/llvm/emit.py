@@ -303,10 +303,9 @@ class Emitter(Values):
 
     def plain_loop(self) -> str:
         """The metadata of a loop that the optimiser shall neither unroll at run time, which costs
-        more compile time than it saves, nor vectorise."""
+        more compile time than it saves, nor vectorise.  One for all, so that nests can be equal."""
         hints = ['!"llvm.loop.unroll.runtime.disable"', '!"llvm.loop.isvectorized", i32 1']
-        nodes = [self.metadata.add(h) for h in hints]
-        return self.metadata.add(", ".join(["SELF", *nodes]), distinct=True)
+        return self.metadata.shared(hints)
 
     def while_loop(self, loop: While) -> None:
         """Test, run, test again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tinygraph.backends.llvm import analysis, scalar
@@ -43,6 +44,15 @@ class Metadata:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self._shared: dict[str, str] = {}
+
+    def shared(self, hints: Sequence[str]) -> str:
+        """The node of these hints on a loop, the same for all loops that have them."""
+        key = "\n".join(hints)
+        if key not in self._shared:
+            nodes = [self.add(h) for h in hints]
+            self._shared[key] = self.add(", ".join(["SELF", *nodes]), distinct=True)
+        return self._shared[key]
 
     def add(self, body: str, distinct: bool = False) -> str:
         """A new node, as ``!7``; ``SELF`` in the body stands for the node itself."""
