@@ -33,7 +33,8 @@ def _leave_out(name: str) -> None:
     known = list(dict.fromkeys(p.name for p in PIPELINE))
     if name not in known:
         raise pytest.UsageError(f"there is no pass {name!r}; the passes are {', '.join(known)}")
-    build.select = lambda passes: tuple(p for p in select(passes) if p.name != name)
+    build.select = lambda passes, graph=None: tuple(
+        p for p in select(passes, graph) if p.name != name)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ from tinygraph.passes.pipeline import PIPELINE
 pytestmark = pytest.mark.counts
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/architecture.md", "docs/vector_math.md",
-             "docs/performance.md")
+             "docs/performance.md", "docs/coming-from-theano.md", "docs/debugging.md")
 
 
 def text(name: str) -> str:
@@ -77,6 +77,20 @@ def test_the_walk_has_the_products_that_are_shown():
         assert line in report.splitlines()
     assert f.after("close").count(" = dot{") == 8
     assert "lazy scan" in f.after("close") and "lazy scan" not in f.after("unite")
+
+
+def test_debugging_prints_what_is_shown():
+    names: dict = {}
+    found = blocks("docs/debugging.md")
+    for (language, program), (kind, shown) in zip(found, found[1:], strict=False):
+        if language != "python":
+            continue
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(program, "debugging.py", "exec"), names)
+        if kind != "text":  # times differ from run to run
+            assert out.getvalue() == shown
+    assert str(names["f"].profile).startswith("layer: 100 calls")
 
 
 def test_the_table_of_passes_is_the_pipeline():

@@ -25,6 +25,7 @@ from tinygraph import function, grad, scan, shared
 from tinygraph.compile.build import Compilation
 from tinygraph.interpret import Sizes, evaluate
 from tinygraph.passes.pipeline import PIPELINE, select
+from tinygraph.tensor.shared_randomstreams import RandomStreams
 
 pytestmark = pytest.mark.counts  # leaves passes out by itself
 
@@ -198,9 +199,23 @@ def two_walks() -> Program:
     return Program([x], [cost, *grad(cost, [x, a])], [[numbers(15, 4, 3)], [numbers(16, 1, 2)]])
 
 
+def dropout() -> Program:
+    """A mask that is drawn anew in each step."""
+    streams, u = RandomStreams(3), shared(0.5 * numbers(17, 3, 3), "u")
+    x = T.tensor3("x")
+
+    def step(row: Any, h: Any) -> Any:
+        new = T.tanh(row + T.dot(h, u))
+        return new * streams.binomial(new.shape, p=0.7, dtype="float64")
+
+    hs, _ = scan(step, x, T.zeros_like(x[0]))
+    cost = (hs ** 2).sum()
+    return Program([x], [cost, *grad(cost, [x, u])], [[numbers(18, 4, 2, 3)]], streams.updates())
+
+
 MAKERS: list[Callable[[], Program]] = [
     add_task, lstm, lstm_concat_backwards, gru, truncated_last_state, first_rows, taps, nested,
-    second_derivative, within_memory, classifier, narrowed, momentum, two_walks]
+    second_derivative, within_memory, classifier, narrowed, momentum, two_walks, dropout]
 NAMES = {maker.__name__: maker for maker in MAKERS}
 
 

@@ -8,12 +8,12 @@
 14.0
 """
 
-from tinygraph import gradient, scan_module, tensor
+from tinygraph import compile, gof, gradient, rewrite, sandbox, scan_module, tensor
 from tinygraph.compile.call import Function, function
-from tinygraph.compile.rebuild import clone
-from tinygraph.compile.signature import In
+from tinygraph.compile.signature import In, Out
 from tinygraph.compile.variables import SharedVariable, shared
 from tinygraph.config import config
+from tinygraph.gof import Apply, Op
 from tinygraph.gradient import (
     Lop,
     Rop,
@@ -21,25 +21,35 @@ from tinygraph.gradient import (
     disconnected_grad,
     grad,
     grad_clip,
+    subgraph_grad,
     zero_grad,
 )
 from tinygraph.gradient_check import GradientError, verify_grad
 from tinygraph.graph import Type, Value
-from tinygraph.printing import debugprint
+from tinygraph.printing import debugprint, pp
+from tinygraph.rebuild import clone
 from tinygraph.scan_module.face import scan
+from tinygraph.scan_module.jacobians import hessian, jacobian
+from tinygraph.scan_module.shorthands import foldl, foldr, map, reduce
 from tinygraph.tensor import dot
 from tinygraph.tensor.constructors import TensorType
+from tinygraph.tensor.custom import elementwise_op
 from tinygraph.tensor.variable import Tensor
+from tinygraph.updates import OrderedUpdates
 
 __version__ = "0.1.0"
 
 Variable = Value
 
 __all__ = [
+    "Apply",
     "Function",
     "GradientError",
     "In",
     "Lop",
+    "Op",
+    "OrderedUpdates",
+    "Out",
     "Rop",
     "SharedVariable",
     "Tensor",
@@ -48,18 +58,31 @@ __all__ = [
     "Value",
     "Variable",
     "clone",
+    "compile",
     "config",
     "consider_constant",
     "debugprint",
     "disconnected_grad",
     "dot",
+    "elementwise_op",
+    "foldl",
+    "foldr",
     "function",
+    "gof",
     "grad",
     "grad_clip",
     "gradient",
+    "hessian",
+    "jacobian",
+    "map",
+    "pp",
+    "reduce",
+    "sandbox",
+    "rewrite",
     "scan",
     "scan_module",
     "shared",
+    "subgraph_grad",
     "tensor",
     "verify_grad",
     "zero_grad",

@@ -17,13 +17,18 @@ _order = itertools.count()  # gives symbols a stable order; nobody reads it othe
 class Sym:
     """An unknown size.  ``origin`` says in the user's words what it is ('axis 0 of x (a.py:3)').
 
+    ``test_size`` is the size in test values (config.compute_test_value), where there are some.
     ``value`` is the integer scalar (a graph Value) that it equals, or None for an input's axis.
+    ``bound``: a size that it never exceeds, for a late symbol: one that only the run itself finds
+    out, such as how many steps a loop takes until its condition holds; None for all others.
     """
 
-    __slots__ = ("name", "origin", "value", "key")
+    __slots__ = ("name", "origin", "value", "bound", "key", "test_size")
+    test_size: int
 
-    def __init__(self, name: str, origin: str = "", value: Any = None, key: int | None = None):
-        self.name, self.origin, self.value = name, origin, value
+    def __init__(self, name: str, origin: str = "", value: Any = None, key: int | None = None,
+                 bound: Dim | None = None):
+        self.name, self.origin, self.value, self.bound = name, origin, value, bound
         self.key = (0, next(_order) if key is None else key)
 
     def __repr__(self) -> str:
@@ -299,10 +304,42 @@ def nonnegative(a: Dim) -> bool:
 
 def _atom_nonnegative(atom: Atom) -> bool:
     if isinstance(atom, Sym):
-        return atom.value is None
+        return atom.value is None or atom.bound is not None
     if atom.op == "max":
         return nonnegative(atom.left) or nonnegative(atom.right)
     return nonnegative(atom.left) and nonnegative(atom.right)
+
+
+def is_late(d: Dim) -> bool:
+    """Does only the run itself find out this size?"""
+    return d.const is None and any(s.bound is not None for s in d.syms())
+
+
+def at_most(d: Dim) -> Dim:
+    """A size, known before the run, that ``d`` never exceeds: late symbols lie between 0 and
+    their bounds."""
+    return _extreme(d, True) if is_late(d) else d
+
+
+def _extreme(d: Dim, most: bool) -> Dim:
+    total = dim(0)
+    for monomial, c in d.terms:
+        product = dim(c)
+        for atom in monomial:
+            product = product * _extreme_atom(atom, most == (c > 0))
+        total = total + product
+    return total
+
+
+def _extreme_atom(atom: Atom, most: bool) -> Dim:
+    if isinstance(atom, Sym):
+        if atom.bound is None:
+            return dim(atom)
+        return at_most(atom.bound) if most else dim(0)
+    left = _extreme(atom.left, most)
+    if atom.op == "floordiv":
+        return floordiv(left, _extreme(atom.right, not most))
+    return _MAKE[atom.op](left, _extreme(atom.right, most))
 
 
 def prove_equal(a: Dim, b: Dim) -> bool | None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 
-@dataclass(frozen=True)
-class DType:
-    """An element type.  ``kind`` is 'f' (float), 'i' (signed), 'u' (unsigned) or 'b' (bool)."""
+class DType(str):
+    """An element type: its name, which knows more.
 
-    name: str
+    ``kind`` is 'f' (float), 'i' (signed), 'u' (unsigned) or 'b' (bool).  There is one object per
+    type, so that ``is`` compares them.
+    """
+
+    __slots__ = ("bits", "kind")
     kind: str
     bits: int
+
+    def __new__(cls, name: str, kind: str, bits: int) -> DType:
+        self = super().__new__(cls, name)
+        self.kind, self.bits = kind, bits
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name as a plain text."""
+        return str.__str__(self)
 
     @property
     def np(self) -> np.dtype:
@@ -38,8 +49,6 @@ class DType:
 
     def __repr__(self) -> str:
         return self.name
-
-    __str__ = __repr__
 
 
 bool_ = DType("bool", "b", 1)

@@ -19,12 +19,24 @@ class DisconnectedInputError(ValueError):
     """A gradient is asked with respect to a variable on which the cost does not depend."""
 
 
+class NotDifferentiableError(TypeError):
+    """A gradient is asked for that an op does not have."""
+
+
 class NotScalarError(TypeError):
     """A cost must be a scalar."""
 
 
+class NotScalarConstantError(Exception):
+    """A number is asked of a variable that is no constant, or of several elements."""
+
+
 class CheckError(AssertionError):
     """``check=True`` found that native code and the interpreter disagree, or a nan."""
+
+
+class NotFiniteError(AssertionError):
+    """``nan_guard`` found a nan or an infinity in what a call computed."""
 
 
 class InternalError(RuntimeError):

@@ -11,9 +11,10 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -25,13 +26,32 @@ _HERE = str(Path(__file__).parent)
 _OURS = (_HERE + "/", _HERE + "_rnn/", _HERE + "\\", _HERE + "_rnn\\")
 
 
+_LINE: ContextVar[str] = ContextVar("tinygraph.line", default="")
+T_ = TypeVar("T_")
+NOWHERE = "?"  # as the source of what belongs to no line of a user's
+
+
+def with_source(source: str, f: Callable[..., T_], *args: Any) -> T_:
+    """f(*args), where what f builds by itself counts as built on the line ``source``: what a
+    gradient consists of belongs to the lines of what it is the gradient of."""
+    token = _LINE.set(source)
+    try:
+        return f(*args)
+    finally:
+        _LINE.reset(token)
+
+
 def user_source() -> str:
     """file:line of the innermost frame outside tinygraph, or ''."""
     frame = sys._getframe(1)
     while frame is not None:
-        filename = frame.f_code.co_filename
-        if _is_users(filename):
-            return f"{filename}:{frame.f_lineno}"
+        code = frame.f_code
+        if _is_users(code.co_filename):
+            return f"{code.co_filename}:{frame.f_lineno}"
+        if code is with_source.__code__:
+            line = _LINE.get()
+            if line:
+                return "" if line == NOWHERE else line
         frame = frame.f_back  # type: ignore[assignment]
     return ""
 
@@ -47,6 +67,15 @@ class Type:
 
     dtype: DType
     dims: tuple[Dim, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        # Written out, so that the type of a user's variable, a subclass, equals it.
+        if not isinstance(other, Type):
+            return NotImplemented
+        return self is other or (self.dtype is other.dtype and self.dims == other.dims)
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.dims))
 
     @property
     def ndim(self) -> int:
@@ -95,6 +124,11 @@ class Value:
         return self.type.dtype.name
 
     @classmethod
+    def built(cls, node: Node) -> None:
+        """Called for every node that is built with results of this class, by a user or for a
+        gradient (not for copies of nodes)."""
+
+    @classmethod
     def result_class(cls) -> type[Value]:
         """The class of results computed from values of this class."""
         return cls
@@ -113,6 +147,12 @@ def _restore(cls: type) -> Any:
 
 def describe(value: Value) -> str:
     """A variable in a message: its name (or its op and what that reads), kind and line."""
+    if value.node is not None and not value.name and value.node.op.silent:
+        inner = value.node.inputs[0]
+        if inner.name or inner.node is None or inner.node.inputs:
+            return describe(inner)
+        where = f", {value.source}" if value.source else ""
+        return f"{inner.node.op} ({kind_name(value.type)}{where})"
     what = value.name or "unnamed variable"
     if value.node is not None and not value.name:
         read = ", ".join(dict.fromkeys(v.name for v in value.node.inputs if v.name))
@@ -166,7 +206,13 @@ class Op:
     batch     the results of the same op where every input whose flag is set has one more,
               leading axis of size n; every result has it; None where there is no such form
     lower     emit loops, through the context that lowering passes in
+    late      sizes that only the run of the op finds out
+    silent    operators insert it by themselves: messages name its operand instead
+    effect    it does something else than to give results: it runs in every step of its loop
     """
+
+    silent: ClassVar[bool] = False
+    effect: ClassVar[bool] = False
 
     def infer(self, *inputs: Value) -> tuple[Type, ...]:
         raise NotImplementedError(f"{type(self).__name__}.infer")
@@ -186,6 +232,11 @@ class Op:
 
     def lower(self, context: Any, node: Node) -> None:
         raise NotImplementedError(f"{type(self).__name__}.lower")
+
+    def late(self) -> tuple[tuple[Sym, int], ...]:
+        """The late symbols (sizes that only the run finds out) that this op determines, each with
+        the number of the result, an int64 scalar, that holds it."""
+        return ()
 
     def __str__(self) -> str:
         fields = [
@@ -229,7 +280,11 @@ def apply(op: Op, *inputs: Value, cls: type[Value] | None = None, source: str | 
     types = op.infer(*inputs)
     if cls is None:
         cls = _common_class(inputs)
-    return Node(op, inputs, types, cls, user_source() if source is None else source).outputs
+    if source is not None:
+        return Node(op, inputs, types, cls, source).outputs
+    node = Node(op, inputs, types, cls, user_source())
+    cls.built(node)
+    return node.outputs
 
 
 def _common_class(inputs: Sequence[Value]) -> type[Value]:
@@ -369,7 +424,7 @@ def map_op(op: Any, on_dim: Callable[[Dim], Dim], on_graph: Callable[[Graph], Gr
 def _sized_fields(cls: type) -> tuple[str, ...]:
     """The fields of a record that may hold a Dim or a Graph, by their annotations."""
     return tuple(f.name for f in dataclasses.fields(cls)
-                 if any(word in str(f.type) for word in ("Dim", "Graph", "Region")))
+                 if any(word in str(f.type) for word in ("Dim", "Graph", "Region", "Sliding")))
 
 
 @functools.cache
@@ -425,116 +480,3 @@ def replace(outputs: Sequence[Value], mapping: Mapping[Value, Value],
                 new.name = new.name or old.name
                 memo.setdefault(old, new)
     return [memo.get(v, v) for v in outputs]
-
-
-class Interner:
-    """Makes equal nodes one object, for the length of one compilation.
-
-    Bodies of scans are interned too: their inputs become canonical parameters, so that two
-    bodies that compute the same thing are one Graph.
-    """
-
-    def __init__(self, cls: type[Value]) -> None:
-        self.cls = cls
-        self._nodes: dict[Op, dict[tuple[Value, ...], Node]] = {}
-        self._known_ops: dict[int, tuple[Op, dict[tuple[Value, ...], Node]]] = {}
-        self._owned: set[Node] = set()
-        self._graphs: dict[tuple[Any, ...], Graph] = {}
-        self._params: dict[tuple[int, Type], Value] = {}
-
-    def owns(self, node: Node) -> bool:
-        return node in self._owned
-
-    def _applications(self, op: Op) -> dict[tuple[Value, ...], Node]:
-        """The nodes of ``op`` by their operands.  An op that was seen before is known by its
-        place in memory: to hash all its fields takes longer than all the rest."""
-        found = self._known_ops.get(id(op))
-        if found is None:
-            found = self._known_ops[id(op)] = (op, self._nodes.setdefault(op, {}))
-        return found[1]
-
-    def param(self, index: int, type_: Type) -> Value:
-        """The canonical ``index``-th input of a body."""
-        found = self._params.get((index, type_))
-        if found is None:
-            found = self.cls(type_, name=f"p{index}")
-            self._params[index, type_] = found
-        return found
-
-    def make(self, op: Op, *inputs: Value, source: str = "", **_: Any) -> tuple[Any, ...]:
-        """The one node of ``op`` on ``inputs``."""
-        op = map_graphs(op, self.body)
-        known = self._applications(op)
-        node = known.get(inputs)
-        if node is None:
-            outputs = apply(op, *inputs, cls=self.cls, source=source)
-            node = known[inputs] = outputs[0].node
-            self._owned.add(node)
-        return node.outputs
-
-    def remake(self, node: Node, inputs: tuple[Value, ...]) -> Node:
-        """The one node like ``node`` on other operands of the types of its own: what its op
-        infers is known."""
-        op = node.op
-        if has_body(op):
-            op = map_graphs(op, self.body)
-        known = self._applications(op)
-        new = known.get(inputs)
-        if new is None:
-            new = known[inputs] = Node.like(node, op, inputs, self.cls)
-            self._owned.add(new)
-            return new
-        for a, b in zip(new.outputs, node.outputs, strict=True):
-            a.name = a.name or b.name
-            a.source = a.source or b.source
-        return new
-
-    def values(self, outputs: Sequence[Value], memo: dict[Value, Value]) -> list[Any]:
-        """``outputs`` with every node interned; ``memo`` maps leaves (and what is known)."""
-        pending = [v for v in outputs if v not in memo]
-        for node in _unowned(pending, memo, self._owned):
-            fresh = self.remake(node, tuple([memo.get(v, v) for v in node.inputs]))
-            for old, new in zip(node.outputs, fresh.outputs, strict=True):
-                memo.setdefault(old, new)
-        return [memo.get(v, v) for v in outputs]
-
-    def graph(self, graph: Graph) -> Graph:
-        """``graph`` with every node interned; its inputs stay."""
-        outputs = tuple(self.values(graph.outputs, {}))
-        return graph if outputs == graph.outputs else Graph.closed(graph.inputs, outputs)
-
-    def body(self, graph: Graph) -> Graph:
-        """``graph`` as a body: canonical inputs, interned nodes, one object per content."""
-        known = self._graphs.get((graph.inputs, graph.outputs))
-        if known is not None:
-            return known
-        params = tuple(self.param(i, v.type) for i, v in enumerate(graph.inputs))
-        memo: dict[Value, Value] = dict(zip(graph.inputs, params, strict=True))
-        for node in graph.nodes():
-            fresh = self.remake(node, tuple([memo.get(v, v) for v in node.inputs]))
-            memo.update(zip(node.outputs, fresh.outputs, strict=True))
-        outputs = tuple(memo.get(v, v) for v in graph.outputs)
-        key = (params, outputs)
-        if key not in self._graphs:
-            self._graphs[key] = Graph.closed(params, outputs)
-        return self._graphs[key]
-
-
-def _unowned(outputs: Sequence[Value], memo: Mapping[Value, Value], owned: set[Node]
-             ) -> list[Node]:
-    """The nodes under ``outputs`` that are neither owned nor in ``memo``, operands first."""
-    order: list[Node] = []
-    done: set[Node] = set()
-    stack = [(v.node, False) for v in reversed(outputs) if v.node]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-            continue
-        if node in done or node in owned or all(v in memo for v in node.outputs):
-            continue
-        done.add(node)
-        stack.append((node, True))
-        stack.extend((v.node, False) for v in reversed(node.inputs)
-                     if v.node and v not in memo)
-    return order

@@ -9,6 +9,7 @@ import numpy as np
 from tinygraph.dims import Dim, Sym
 from tinygraph.errors import MissingInputError
 from tinygraph.graph import Node, Value, describe, op_dims, toposort
+from tinygraph.late import late_last
 
 
 class Sizes:
@@ -33,21 +34,31 @@ def evaluate(outputs: Sequence[Value], inputs: Mapping[Value, np.ndarray],
 
     Raises MissingInputError for a leaf without a value.
     """
+    known = every_value(outputs, inputs, sizes)
+    return [_value(v, known) for v in outputs]
+
+
+def every_value(outputs: Sequence[Value], inputs: Mapping[Value, np.ndarray],
+                sizes: Sizes | None = None) -> dict[Value, np.ndarray]:
+    """The arrays of all values that ``outputs`` need, given those of the leaves."""
     sizes = sizes or Sizes()
     known: dict[Value, np.ndarray] = {}
     for value, array in inputs.items():
         known[value] = array
         sizes.learn(value, array)
-    for node in toposort(outputs):
+    for node in late_last(toposort(outputs)):
         if node.outputs[0] in known:
             continue
+        own = {s for s, _ in node.op.late()}
         for d in op_dims(node.op):
-            _bind_scalars(d, known, sizes)
+            _bind_scalars(d, known, sizes, own)
         arrays = [_value(v, known) for v in node.inputs]
         for out, array in zip(node.outputs, _run(node, sizes, arrays), strict=True):
             known[out] = array
             sizes.learn(out, array)
-    return [_value(v, known) for v in outputs]
+        for s, k in node.op.late():
+            sizes.env[s] = int(known[node.outputs[k]])
+    return known
 
 
 def _run(node: Node, sizes: Sizes, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -65,8 +76,8 @@ def _value(v: Value, known: Mapping[Value, np.ndarray]) -> np.ndarray:
     return known[v]
 
 
-def _bind_scalars(d: Dim, known: dict[Value, np.ndarray], sizes: Sizes) -> None:
-    for sym in d.syms():
+def _bind_scalars(d: Dim, known: dict[Value, np.ndarray], sizes: Sizes, own: set[Sym]) -> None:
+    for sym in d.syms() - own:
         if sym not in sizes.env and sym.value is not None:
             (array,) = evaluate([sym.value], known, Sizes(sizes.env))
             sizes.env[sym] = int(array)

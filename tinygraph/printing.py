@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from tinygraph.graph import Graph, Node, Value, leaves, subgraphs, toposort
+from tinygraph.ops.printed import Print
+
+__all__ = ["Print", "debugprint", "equations", "pp"]
 
 
 def debugprint(x: Any, file: TextIO | None = None) -> str:
@@ -80,3 +83,37 @@ class _Equations:
 
 def _where(v: Value) -> str:
     return f"  at {v.source}" if v.source else ""
+
+
+# --- one line -------------------------------------------------------------------------------
+
+_BETWEEN = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%",
+            "pow": "**", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
+            "and": "&", "or": "|", "xor": "^", "left_shift": "<<", "right_shift": ">>"}
+_BEFORE = {"neg": "-", "invert": "~"}
+
+
+def pp(x: Value) -> str:
+    """``x`` as one line of text, as one writes it: ``(a + (b * 2))``.
+
+    What is used several times is written out as often; ``debugprint`` is for large expressions.
+    """
+    text: dict[Value, str] = {}
+    for node in toposort([x]):
+        operands = [text.get(v) or v.name or f"<{v.type}>" for v in node.inputs]
+        for v in node.outputs:
+            part = f"[{v.index}]" if len(node.outputs) > 1 else ""
+            text[v] = _written(str(node.op), operands) + part
+    return text.get(x) or x.name or f"<{x.type}>"
+
+
+def _written(op: str, operands: Sequence[str]) -> str:
+    if op in _BETWEEN and len(operands) == 2:
+        return f"({operands[0]} {_BETWEEN[op]} {operands[1]})"
+    if op in _BEFORE:
+        return f"{_BEFORE[op]}{operands[0]}"
+    if op == "abs":
+        return f"|{operands[0]}|"
+    if op.startswith("broadcast{"):  # stretching is not what one writes
+        return operands[0]
+    return f"{op}({', '.join(operands)})" if operands else op

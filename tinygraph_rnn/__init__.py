@@ -14,6 +14,7 @@ loop, one product for all gates, only the last state where only that is read) is
 from __future__ import annotations
 
 from tinygraph_rnn import (
+    cells,
     init,
     layers,
     nonlinearities,
@@ -25,4 +26,5 @@ from tinygraph_rnn import (
 )
 
 __all__ = [
-    "init", "layers", "nonlinearities", "objectives", "random", "tasks", "updates", "utils"]
+    "cells", "init", "layers", "nonlinearities", "objectives", "random", "tasks", "updates",
+    "utils"]

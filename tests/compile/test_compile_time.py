@@ -12,7 +12,7 @@ from tinygraph.compile import build as building
 from tinygraph.compile.build import Compilation
 from tinygraph.dims import Sym, dim
 from tinygraph.errors import ShapeError
-from tinygraph.graph import Interner
+from tinygraph.interning import Interner
 from tinygraph.lowering import region, workspace
 from tinygraph.lowering.nest import Nest
 from tinygraph.lowering.vector_math import expand_math

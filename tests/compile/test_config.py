@@ -66,7 +66,7 @@ def test_threads_from_the_environment_or_the_machine():
 
 
 def test_unknown_settings():
-    with pytest.raises(AttributeError, match="'thread'.*cache, threads"):
+    with pytest.raises(AttributeError, match="'thread'.*cache, .*threads"):
         config.thread = 2
     with pytest.raises(AttributeError, match="thread"), config.change(thread=2):
         pass

@@ -112,10 +112,10 @@ def test_wrong_updates():
     with pytest.raises(TypeError, match="update of w"):
         function([], updates=[(w, w.sum())])
     flat = shared(np.zeros((1, 2)), "flat")
-    with pytest.raises(TypeError, match="known to be 1"):
-        function([], updates=[(flat, T.ones((1, 2), dtype="float64"))])
+    function([], updates=[(flat, T.ones((1, 2), dtype="float64"))])()
+    np.testing.assert_array_equal(flat.get_value(), [[1, 1]])
     flagged = shared(np.zeros((1, 2)), "flagged", broadcastable=(True, False))
-    with pytest.raises(TypeError, match="known to be 1"):
+    with pytest.raises(TypeError, match="known to have size 1: write T.addbroadcast"):
         function([], updates=[(flagged, flat)])
 
 
@@ -277,7 +277,7 @@ def test_wrong_inputs():
         function(x, x * 1)
     with pytest.raises(TypeError, match="inputs must hold variables"):
         function([3], x)
-    with pytest.raises(TypeError, match="no argument 'output'"):
+    with pytest.raises(TypeError, match="'output'"):
         tinygraph.function([x], x, output=x)
 
 
@@ -361,9 +361,9 @@ def test_check_names_what_made_a_nan():
     y.name = "score"
     f = function([x], (y * 2).sum(), check=True)
     f([1.0, 2.0])
-    with pytest.raises(CheckError, match=r"first nan comes from log of x .*'score'.*test_function"):
+    with pytest.raises(CheckError, match=r"first nan is made by log\(x\) .*'score'.*test_function"):
         f([1.0, -2.0])
-    with pytest.raises(CheckError, match="first inf comes from log"):
+    with pytest.raises(CheckError, match="first inf is made by log"):
         f([1.0, 0.0])
     assert np.isnan(f([1.0, np.nan]))
 
@@ -372,7 +372,7 @@ def test_check_names_the_step_of_a_scan():
     h0, w = T.dscalar("h0"), shared(np.float64(0), "w")
     out, _ = tinygraph.scan(lambda h: T.sqrt(h - 1) * 1.0, outputs_info=[h0], n_steps=5)
     f = function([h0], out[-1], updates=[(w, out[-1])], check=True)
-    with pytest.raises(CheckError, match="sqrt of .* in step 3 of the scan"):
+    with pytest.raises(CheckError, match="made by sqrt.* in step 3 .*of the scan"):
         f(20.0)
     assert w.get_value() == 0
 

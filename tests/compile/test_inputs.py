@@ -143,7 +143,7 @@ def test_keywords_and_defaults():
     x, y, z = T.dscalars("x", "y", "z")
     f = function([x, In(y, value=10), In(z, name="more", value=100)], x + y + z)
     assert f(1) == 111 and f(1, 2) == 103 and f(x=1, more=0) == 11 and f(1, more=1, y=1) == 3
-    assert function([(x, None, 5.0)], x * 2)() == 10
+    assert function([(x, 5.0)], x * 2)() == 10
 
 
 @pytest.mark.parametrize("args, kwargs, fact", [

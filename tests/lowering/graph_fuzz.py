@@ -15,6 +15,7 @@ import numpy as np
 import tinygraph.tensor as T
 from tinygraph import grad, scan
 from tinygraph.interpret import evaluate
+from tinygraph.scan_module import until
 
 SIZES = ((2, 3), (5, 2), (1, 1), (0, 4), (9, 17))
 MAX_ELEMENTS = 20000
@@ -81,7 +82,8 @@ class Fuzz:
         for _ in range(steps):
             makers = [self.unary, self.binary, self.rows, self.transpose, self.part, self.flat,
                       self.join, self.reduce, self.product, self.take, self.write, self.loop,
-                      self.choice, self.repeat, self.gradient]
+                      self.choice, self.repeat, self.gradient, self.ended, self.nested,
+                      self.masked, self.ordered]
             made = self.random.choice(makers)()
             if made is not None:
                 self.add(made)
@@ -188,6 +190,50 @@ class Fuzz:
         (h, other), _ = scan(step, x, [start, None], go_backwards=self.random.random() < 0.4)
         self.add(h)
         return other if kind else h.sum(axis=0)
+
+    def ended(self) -> Any:
+        """A loop that ends when a sum grows large, in a number of steps of its own."""
+        x = self.pick(lambda x: x.ndim > 0)
+        limit = self.random.choice([0.5, 2.0, 50.0])
+
+        def step(row: Any, h: Any) -> Any:
+            h = T.tanh(row + 0.5 * h)
+            return (h, h * row), until((h * h).sum() > limit)
+
+        (h, other), _ = scan(step, x, [T.zeros_like(x.sum(axis=0)), None],
+                             go_backwards=self.random.random() < 0.3)
+        self.add(h)
+        return self.random.choice([other, other.sum(axis=0), x[:h.shape[0]] * other])
+
+    def nested(self) -> Any:
+        """A loop in a loop."""
+        x = self.pick(lambda x: x.ndim > 1)
+        early = self.random.random() < 0.3
+
+        def inner(a: Any, h: Any) -> Any:
+            new = T.tanh(a - 0.5 * h)
+            return (new, until(new.sum() > 1)) if early else new
+
+        def outer(rows: Any, total: Any) -> Any:
+            h, _ = scan(inner, rows, T.zeros_like(rows.sum(axis=0)))
+            return 0.5 * total + h.sum(axis=0)
+
+        start = T.zeros_like(x.sum(axis=(0, 1)))
+        return scan(outer, x, start)[0]
+
+    def masked(self) -> Any:
+        """What a mask picks, or an array with that part changed."""
+        x = self.pick(lambda x: x.ndim > 0)
+        mask = x > 0.3
+        rows = x.sum(axis=tuple(range(1, x.ndim))) > 0 if x.ndim > 1 else mask
+        return self.random.choice([
+            lambda: x[mask], lambda: x[rows], lambda: T.set_subtensor(x[mask], 0.25),
+            lambda: T.inc_subtensor(x[rows], 0.5), lambda: x[rows].sum(axis=0)])()
+
+    def ordered(self) -> Any:
+        x = self.pick(lambda x: x.ndim > 0)
+        axis = self.random.randrange(x.ndim)
+        return self.random.choice([T.sort, T.cumsum])(x, axis=axis) * 0.5
 
     def choice(self) -> Any:
         x = self.pick()

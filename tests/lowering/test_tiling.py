@@ -57,7 +57,6 @@ def test_rows_that_do_not_meet_are_cut_into_tiles():
     ("a mean over the batch", lambda row, h: T.tanh(row + h - h.mean(axis=0, keepdims=True))),
     ("a product over the batch", lambda row, h: T.tanh(row + T.dot(T.dot(h, h.T), h))),
     ("rows shifted", lambda row, h: T.tanh(row + T.concatenate([h[1:], h[:1]]))),
-    ("the row's number", lambda row, h: h + row * T.arange(h.shape[0]).dimshuffle(0, "x")),
     ("the size of the batch", lambda row, h: T.tanh(row + h / h.shape[0])),
     ("a picked row", lambda row, h: T.tanh(row + h[T.argmax(h[:, 0])])),
     ("reversed rows", lambda row, h: T.tanh(row + h[::-1]))])
@@ -68,6 +67,27 @@ def test_rows_that_meet_are_not_cut(name, step):
     models.assert_close(
         function([x, h0], states, backend="llvm")(*data(x, h0)),
         function([x, h0], states, backend="numpy")(*data(x, h0)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name, step", [
+    ("the row's number", lambda row, h: h + row * T.arange(h.shape[0]).dimshuffle(0, "x")),
+    ("the element's number", lambda row, h: h + row * T.sin(
+        T.arange(h.shape[0] * 5).reshape(h.shape).astype("float32")))])
+def test_tiles_count_rows_on(name, step, threads):
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+    states, _ = scan(lambda row, h: mixed(step(row, h)), x, h0)
+    assert tiled([x, h0], states)
+    arrays = data(x, h0, n=1500, t=50)
+    with tinygraph.config.change(threads=threads):
+        got = function([x, h0], states, backend="llvm")(*arrays)
+    models.assert_close(got, function([x, h0], states, backend="numpy")(*arrays))
+
+
+def test_a_sum_over_the_numbers_of_elements_is_not_cut():
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+    states, _ = scan(lambda row, h: mixed(row + h * (T.arange(h.shape[0] * 5).max() % 7)), x, h0)
+    assert not tiled([x, h0], states)
 
 
 def mixed(h):

@@ -7,7 +7,8 @@ import pytest
 
 from tinygraph.dims import Dim, Sym, dim
 from tinygraph.dtypes import float64
-from tinygraph.graph import Graph, Interner, Type, subgraphs
+from tinygraph.graph import Graph, Type, subgraphs
+from tinygraph.interning import Interner
 from tinygraph.interpret import Sizes, evaluate
 from tinygraph.ops.arithmetic import Arithmetic
 from tinygraph.rewrite.check import check_graph

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tinygraph
+import tinygraph.tensor as T
 from tinygraph.dims import dim
 from tinygraph.dtypes import float32, float64, int64
 from tinygraph.gradient import grad
@@ -189,3 +191,32 @@ def test_inside_a_scan(bench):
 
 def test_every_rule_is_documented():
     assert all("-->" in r.doc for r in RULES)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("rows", ["all", "last"])
+def test_a_probability_that_a_step_computes_and_a_logarithm_outside(name, rows):
+    """As the textbook writes it: no nan where the probability is 0 or 1 to the last bit."""
+    with tinygraph.config.change(floatX="float32", cache="off"):
+        weights = tinygraph.shared(np.array([[30.0, -30.0]], "float32"))
+        x, t = T.matrix("x"), T.matrix("t")
+
+        def step(x_t, h):
+            h = T.tanh(x_t + h)
+            scores = T.dot(h, weights)
+            return h, T.nnet.sigmoid(scores) if name == "sigmoid" else T.nnet.softmax(scores)[0]
+
+        (_, p), _ = tinygraph.scan(step, x, [T.zeros((1,)), None])
+        p, wanted = (p, t) if rows == "all" else (p[-1], t[-1])
+        cost = -(wanted * T.log(p)).sum()
+        if name == "sigmoid":
+            cost = cost - ((1 - wanted) * T.log(1 - p)).sum()
+        f = tinygraph.function([x, t], [cost, tinygraph.grad(cost, weights)])
+        for target in ([1, 0], [0, 1]):
+            inputs = np.full((3, 1), 3, "float32"), np.array([target] * 3, "float32")
+            value, gradient = f(*inputs)
+            wrong = target == [0, 1]  # then every step costs 30 h twice, or 60 h
+            count = 3 if rows == "all" else 1
+            np.testing.assert_allclose(value, 60 * count * wrong, atol=0.5)
+            if rows == "all":  # of one row alone the value is right, the gradient not yet
+                np.testing.assert_allclose(gradient, [[count * wrong, -count * wrong]], atol=0.02)

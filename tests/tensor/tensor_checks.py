@@ -1,4 +1,5 @@
-"""What the tests of this folder share: evaluate on the interpreter, guards checked."""
+"""What the tests of this folder share: evaluate on the interpreter, guards checked; or on every
+back end."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+import tinygraph
 import tinygraph.tensor as T
+from tinygraph.gradient_check import verify_grad
 from tinygraph.graph import Value, toposort
 from tinygraph.interpret import Sizes, evaluate
 
 
-def leaf(array: np.ndarray, name: str = "x") -> T.Tensor:
+def leaf(array: np.ndarray, name: str = "x") -> T.TensorVariable:
     """A variable that fits ``array``, every size unknown."""
     return T.TensorType(array.dtype, (False,) * array.ndim)(name)
 
@@ -55,3 +58,29 @@ def check(f: Any, expected: Any, *arrays: Any, rtol: float | None = None) -> Non
     if rtol is None:
         rtol = 1e-5 if out.dtype == np.float32 else 1e-12
     np.testing.assert_allclose(out, expected, rtol=rtol, atol=rtol)
+
+
+BACKENDS = ("numpy", "loops", "llvm")
+
+
+def matches(f: Any, expected: Any, *arrays: Any, rtol: float | None = None,
+            smooth: bool = True) -> None:
+    """``f`` of variables (one result or several) has the values, shapes and dtypes of
+    ``expected`` on every back end.  If ``smooth`` and the first array is float64, the gradient of
+    every floating result agrees with finite differences too."""
+    given = [np.asarray(a) for a in arrays]
+    variables = [leaf(a, f"x{k}") for k, a in enumerate(given)]
+    outs = f(*variables)
+    many = isinstance(outs, (list, tuple))
+    for backend in BACKENDS:
+        call = tinygraph.function(variables, list(outs) if many else [outs], backend=backend,
+                                  on_unused_input="ignore")
+        for got, want in zip(call(*given), expected if many else [expected], strict=True):
+            want = np.asarray(want)
+            assert (got.dtype, got.shape) == (want.dtype, want.shape), backend
+            near = rtol or (1e-5 if got.dtype == np.float32 else 1e-12)
+            np.testing.assert_allclose(got, want, rtol=near, atol=near, err_msg=backend)
+    if smooth and given and all(a.dtype == np.float64 for a in given):
+        for k, out in enumerate(outs if many else [outs]):
+            if out.type.dtype.is_float:
+                verify_grad(lambda *xs, k=k: f(*xs)[k] if many else f(*xs), given)

@@ -166,7 +166,7 @@ def test_known_sizes_make_broadcast_axes():
     (lambda m: m.flatten(3), ValueError, "cannot be flattened to 3"),
     (lambda m: T.reshape(m, T.ivector("s")), ValueError, "ndim="),
     (lambda m: m.reshape((2.0, 3)), TypeError, "must be an integer"),
-    (lambda m: T.repeat(m, T.ivector("r"), 0), TypeError, "r .*constant vector"),
+    (lambda m: T.repeat(m, T.fvector("r"), 0), TypeError, "r .*a vector of integers"),
 ])
 def test_mistakes_are_told_when_the_graph_is_built(f, error, words):
     with pytest.raises(error, match=words):

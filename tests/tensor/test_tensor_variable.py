@@ -102,7 +102,7 @@ def test_operators_with_arrays_on_either_side(rng):
     check(lambda x: divmod(x, 0.7)[1], np.mod(x, 0.7), x)
     check(lambda i: 2 // i, 2 // np.array([1, 3]), np.array([1, 3]))
     check(lambda b: True & b, np.array([True, False]), np.array([True, False]))
-    assert isinstance(a + T.dmatrix(), T.Tensor)
+    assert isinstance(a + T.dmatrix(), T.TensorVariable)
 
 
 def test_methods_are_the_functions(rng):
@@ -120,8 +120,9 @@ def test_methods_are_the_functions(rng):
 
 def test_functions_take_arrays():
     (out,) = run([T.sum([1, 2, 3])], {})
-    assert out == 6 and isinstance(T.sum([1, 2, 3]), T.Tensor)
-    assert isinstance(T.exp(1.0), T.Tensor) and isinstance(T.maximum(1, 2), T.Tensor)
+    assert out == 6 and isinstance(T.sum([1, 2, 3]), T.TensorVariable)
+    assert isinstance(T.exp(1.0), T.TensorVariable)
+    assert isinstance(T.maximum(1, 2), T.TensorVariable)
     assert T.mean.__name__ == "mean" and T.sum.__name__ == "sum"
 
 
@@ -188,7 +189,7 @@ def test_variables_are_pickled_with_their_graphs():
     x = T.matrix("x")
     x.tag.note = "kept"
     y = pickle.loads(pickle.dumps(T.tanh(x[1:]) + 1))
-    assert isinstance(y, T.Tensor) and y.owner is not None and x.owner is None
+    assert isinstance(y, T.TensorVariable) and y.owner is not None and x.owner is None
 
 
 def test_verify_grad_tells_the_input_and_the_numbers(rng):
@@ -205,5 +206,5 @@ def test_verify_grad_tells_the_input_and_the_numbers(rng):
 def test_results_of_leaves_keep_the_class():
     x = leaf(np.zeros((2, 2)))
     for out in (x[0], x.T, x.sum(), T.concatenate([x, x]), T.grad(x.sum(), x), x.shape[0]):
-        assert isinstance(out, T.Tensor)
+        assert isinstance(out, T.TensorVariable)
     assert value(lambda x: x.sum(), np.ones(2)) == 2

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinygraph.backends.llvm import jit
+from tinygraph.backends.llvm.callbacks import RAISED, Callbacks
 from tinygraph.loops import interpret
 from tinygraph.loops.language import Program
 
@@ -69,9 +70,13 @@ class NativeRunner:
     SETS = 2
     ALIGNMENT = 64  # of a workspace
 
-    def __init__(self, code: jit.ObjectCode, arguments: int, transient: int = 0) -> None:
-        """``transient``: how many of the first arrays are new at every call."""
-        self.native, self.transient = jit.load(code), transient
+    def __init__(self, code: jit.ObjectCode, arguments: int, transient: int = 0,
+                 program: Program | None = None) -> None:
+        """``transient``: how many of the first arrays are new at every call.  ``program``: the
+        one of which ``code`` was made, needed where it calls Python functions."""
+        self.callbacks = Callbacks(program)
+        self.native = jit.load(code, self.callbacks.addresses)
+        self.transient = transient
         self.spaces: list[np.ndarray] = []
         self._pointers = ctypes.c_int64 * max(1, arguments)
         self._sets: dict[tuple[int, ...], tuple[list[np.ndarray], Any]] = {}
@@ -85,6 +90,8 @@ class NativeRunner:
         code = self.native(plan.sizes_address, ctypes.addressof(pointers),
                            start + -start % self.ALIGNMENT, ctypes.addressof(fault))
         self.spaces.append(space)
+        if code == RAISED:
+            raise self.callbacks.take()
         return None if code == 0 else Fault(code - 1, tuple(fault))
 
     def _addresses(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],

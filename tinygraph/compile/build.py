@@ -16,6 +16,7 @@ from tinygraph.backends.runners import LoopRunner, NativeRunner, Runner
 from tinygraph.compile.build_numpy import build_numpy
 from tinygraph.compile.close import Closed, Conditions, close
 from tinygraph.compile.plan import Plan, Planner
+from tinygraph.compile.profile import Stopwatch
 from tinygraph.compile.report import Report, count
 from tinygraph.compile.shelf import Kept, Shelf
 from tinygraph.compile.variables import SharedVariable
@@ -25,6 +26,7 @@ from tinygraph.loops.language import Program
 from tinygraph.loops.printing import format_program
 from tinygraph.lowering.lower import Lowered, lower
 from tinygraph.lowering.vector_math import expand_math
+from tinygraph.ops.callback import SizeError
 from tinygraph.ops.linalg import Dot
 from tinygraph.passes.pipeline import select
 from tinygraph.passes.tail import Tail, cut_tail, headed
@@ -49,8 +51,9 @@ def collector_paused() -> Iterator[None]:
 
 
 def build(graph: Graph, *, name: str, backend: str, passes: Any,
-          shared_shapes: Mapping[Value, tuple[int, ...]]) -> Any:
-    """The executable of ``graph`` for one back end: 'llvm', 'loops' or 'numpy'.
+          shared_shapes: Mapping[Value, tuple[int, ...]], profile: bool = False) -> Any:
+    """The executable of ``graph`` for one back end: 'llvm', 'loops' or 'numpy'; with ``profile``
+    it takes the time of its parts ('numpy' does not).
 
     Raises ValueError for an unknown back end or pass, and the user's error where the shapes of
     shared variables do not fit together.
@@ -61,14 +64,16 @@ def build(graph: Graph, *, name: str, backend: str, passes: Any,
     if backend not in ("llvm", "loops"):
         raise ValueError(f"there is no back end {backend!r}; write 'llvm', 'loops' or 'numpy'")
     with collector_paused():
-        return Executable(graph, name, backend, select(passes), shared_shapes)
+        return Executable(graph, name, backend, select(passes, graph), shared_shapes, profile)
 
 
 class Compilation:
     """The stages of one compilation, each worked out when it is first asked for."""
 
     def __init__(self, graph: Graph, passes: Sequence[Pass],
-                 shared_shapes: Mapping[Value, tuple[int, ...]]) -> None:
+                 shared_shapes: Mapping[Value, tuple[int, ...]], timed: bool = False
+                 ) -> None:
+        self.timed = timed
         self.passes, self.seconds = tuple(passes), dict[str, float]()
         self.graph, self.shared_shapes = graph, dict(shared_shapes)
         self.journal = Journal()
@@ -129,7 +134,8 @@ class Compilation:
         if self._lowered is None:
             graph = self.final
             start = time.perf_counter()
-            self._lowered = lower(graph, SYMBOL, jit.panel)
+            self._lowered = lower(graph, SYMBOL, jit.panel, self.closed.late_guards,
+                                  self.timed)
             self.seconds["lower"] = time.perf_counter() - start
         return self._lowered
 
@@ -145,9 +151,10 @@ class Executable:
     """A compiled graph: one native function for all sizes of its inputs."""
 
     def __init__(self, graph: Graph, name: str, backend: str, passes: Sequence[Pass],
-                 shared_shapes: Mapping[Value, tuple[int, ...]]) -> None:
+                 shared_shapes: Mapping[Value, tuple[int, ...]], profile: bool = False
+                 ) -> None:
         self.name, self.backend = name, backend
-        self.compilation = Compilation(graph, passes, shared_shapes)
+        self.compilation = Compilation(graph, passes, shared_shapes, profile)
         self.cached = False
         self.transient = sum(not isinstance(v, SharedVariable) for v in graph.inputs)
         self.runner: Runner
@@ -156,44 +163,59 @@ class Executable:
             conditions: Conditions = self.compilation.closed
             self.runner = LoopRunner(expand_math(self.compilation.program))
         else:
-            kept = self._native()
+            kept, program = self._native()
             lowered, conditions = kept.lowered, kept.conditions
-            self.runner = NativeRunner(kept.code, lowered.arguments, self.transient)
+            self.runner = NativeRunner(kept.code, lowered.arguments, self.transient, program)
         self.sites, self.constants = lowered.sites, lowered.constants
+        self.stopwatch: Stopwatch | None = None
+        if profile:
+            self.stopwatch = self.runner = Stopwatch(self.runner, lowered.marks,
+                                                     lowered.constants[-1])
         varying = self.transient if len(shared_shapes) == len(graph.inputs) - self.transient else (
             len(graph.inputs))
         self.planner = Planner(graph, conditions, lowered, varying)
 
     def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
                  ) -> list[np.ndarray]:
+        try:
+            return self._run(arrays, out)
+        except SizeError:
+            if not self.planner.forget():
+                raise
+        return self._run(arrays, out)  # a size that only a user's op knows is another one now
+
+    def _run(self, arrays: list[np.ndarray], out: list[np.ndarray | None]) -> list[np.ndarray]:
         plan: Plan = self.planner(arrays)
-        results = plan.results(out)
+        late = len(self.planner.late)
+        results = plan.results([*out, *[None] * late] if late else out)
         fresh = next((k for k, o in enumerate(out) if o is not None), len(out))
         fault = self.runner(plan, arrays, results, self.constants, fresh)
         if fault is not None:
             raise self.sites[fault.site].exception(fault.numbers)
-        return results
+        return self.planner.trimmed(plan, results) if late else results
 
     # --- native code, from the cache or new
 
-    def _native(self) -> Kept:
+    def _native(self) -> tuple[Kept, Program | None]:
+        """The code, and the program of which it was made if that was now."""
         compilation, start = self.compilation, time.perf_counter()
-        shelf = Shelf(compilation.passes)
+        shelf = Shelf(compilation.passes, use=not compilation.timed)
         kept = shelf.requested(compilation.graph, compilation.shared_shapes)
         if kept is None:
             kept = shelf.closed(compilation.closed)
         if kept is not None:
             self.cached = True
             compilation.seconds["load"] = time.perf_counter() - start
-            return kept
+            return kept, None
         closed = compilation.closed
         jit.prepare_products(_product_dtypes(closed.graph))
         lowered = compilation.lowered
         start = time.perf_counter()
-        code = jit.compile_program(expand_math(compilation.program))
+        program = expand_math(compilation.program)
+        code = jit.compile_program(program)
         compilation.seconds["llvm"] = time.perf_counter() - start
         shelf.put(replace(lowered, program=None), replace(code, llvm_ir=""), closed)
-        return Kept(lowered, code, closed)
+        return Kept(lowered, code, closed), program
 
     # --- looking inside
 

@@ -13,8 +13,11 @@ from tinygraph.compile.build import build
 from tinygraph.compile.check import check_call
 from tinygraph.compile.convert import Converter
 from tinygraph.compile.entrance import Entrance, method, native_runner
+from tinygraph.compile.mode import mode_options
+from tinygraph.compile.nan_guard import guard_call, guarded
+from tinygraph.compile.profile import Profile, Stopwatch, profiled, timed
 from tinygraph.compile.report import Report
-from tinygraph.compile.signature import Signature, sign
+from tinygraph.compile.signature import Signature, altered, sign
 from tinygraph.compile.variables import GATE, SharedVariable, Turn
 from tinygraph.config import config
 from tinygraph.graph import Graph, Value, describe
@@ -47,39 +50,56 @@ class Executable(Protocol):
     def after(self, pass_name: str) -> Any: ...
 
 
-def function(inputs: Any = (), outputs: Any = None, updates: Any = None, givens: Any = None,
-             on_unused_input: str = "raise", allow_input_downcast: bool | None = None,
-             name: str | None = None, backend: str | None = None, passes: Any = None,
-             check: bool = False, no_default_updates: Any = False, mode: Any = None,
-             **ignored: Any) -> Function:
+def function(inputs: Any = (), outputs: Any = None, mode: str | None = None, updates: Any = None,
+             givens: Any = None, no_default_updates: Any = False, accept_inplace: bool = False,
+             name: str | None = None, rebuild_strict: bool = True,
+             allow_input_downcast: bool | None = None, profile: Any = None,
+             on_unused_input: str | None = None, *, backend: str | None = None,
+             passes: Any = None, check: bool | None = None,
+             nan_guard: bool | str | None = None) -> Function:
     """Compile ``outputs`` and ``updates`` as a function of ``inputs``.
 
-    inputs   a list of variables or ``In`` entries; an intermediate variable may be an input
+    inputs   a list of variables, ``In`` entries or pairs (variable, default); an intermediate
+             variable may be an input
     outputs  a variable (a call returns one array), a list (a list), a dict (a dict) or None
+    mode     'FAST_COMPILE' (the interpreter), 'DebugMode' (check=True) or 'NanGuardMode'
+             (nan_guard=True) for the options below where they are not given; config.mode, which
+             is 'FAST_RUN', unless given
     updates  new values of shared variables: a dict or a list of pairs.  All are computed from
              the old values and stored together when the call has succeeded
     givens   variables (shared and intermediate ones too) with what replaces them
-    on_unused_input       'raise', 'warn' or 'ignore'
+    on_unused_input       'raise', 'warn' or 'ignore'; config.on_unused_input unless given
     allow_input_downcast  True: cast any argument; False: never lose anything; None: the same,
              but a Python float may be rounded into a floatX scalar
     name     for messages and reports
     backend  'llvm', 'loops' or 'numpy'; config.backend unless given
-    passes   which passes run; all unless given
+    passes   which passes run: 'all', 'none', names, or '-name' for all but these; as
+             config.optimizer says unless given
     check    every call also runs the interpreter, and raises CheckError where results differ or
              a nan or inf appears
     no_default_updates    True, or a list of shared variables: leave ``default_update`` aside
+    nan_guard             True ('both'), 'nan' or 'inf': a call whose results or new values of
+             shared variables hold such a number raises NotFiniteError, which names the operation
+             that made the first one, its line and the scan's step; 'inside': also where no result
+             is reached (slow: every call is interpreted).  config.nan_guard unless given
+
+    profile               True: ``f.profile`` says how long each part of the program took
+
+    accept_inplace and rebuild_strict are taken from programs that have them; types are always
+    checked, and ``report()`` of the function tells what it consists of.
 
     Raises MissingInputError, UnusedInputError; TypeError for a type that does not fit; ValueError
     for an update that is named twice.
     """
-    unknown = set(ignored) - {"profile", "rebuild_strict", "accept_inplace"}
-    if unknown:
-        raise TypeError(f"function() has no argument {', '.join(map(repr, sorted(unknown)))}")
-    signature = sign(inputs, outputs, updates, givens, on_unused_input, no_default_updates)
-    options = {"name": name or "function", "backend": backend or config.backend, "passes": passes,
-               "check": check, "allow_input_downcast": allow_input_downcast,
-               "float_x": config.floatX}
-    return Function(signature, options)
+    del accept_inplace, rebuild_strict
+    moded = mode_options(mode, {"backend": backend, "passes": passes, "check": check,
+                                "nan_guard": nan_guard})
+    moded["nan_guard"] = guarded(moded["nan_guard"], config.nan_guard)
+    signature = sign(inputs, outputs, updates, givens, on_unused_input or config.on_unused_input,
+                     no_default_updates)
+    return Function(signature, {"name": name or "function", "float_x": config.floatX,
+                                "allow_input_downcast": allow_input_downcast,
+                                "profile": timed(profile, moded["backend"]), **moded})
 
 
 class Function:
@@ -88,7 +108,10 @@ class Function:
     name      as given to ``function``
     compiles  how many times it was built: once, and once for each new shape of a shared variable
     Safe to call from several threads; safe to pickle (shared variables go along by value).
+    ``trust_input`` is taken from programs that set it; arguments are always looked at.
     """
+
+    trust_input = False
 
     def __init__(self, signature: Signature, options: dict[str, Any]) -> None:
         self.signature, self.options = signature, options
@@ -107,6 +130,8 @@ class Function:
 
     def _prepare_inputs(self) -> None:
         self._check: bool = self.options["check"]
+        self._guard: str = self.options["nan_guard"]
+        self._watched = self._check or self._guard != "off"
         signature, allow = self.signature, self.options["allow_input_downcast"]
         self._converters: list[Converter] = []
         self._fast: list[tuple[int, np.dtype, int]] = []
@@ -160,7 +185,7 @@ class Function:
             if not (type(x) is np.ndarray and x.dtype is kind and x.ndim == rank
                     and x.flags.carray):
                 arrays[k] = self._converters[k](x)
-        if self._slow_calls >= _FIRST_CALLS and not self._check:
+        if self._slow_calls >= _FIRST_CALLS and not self._watched:
             results = self._natively(arrays)
             if results is not None:
                 return results
@@ -171,8 +196,10 @@ class Function:
     def _natively(self, arrays: list[np.ndarray]) -> Any:
         """The results by the native entrance, which learns what it does not know; or None."""
         if self._entrance is None:
+            if native_runner(self._ready[1]) is None:
+                return None
             native = method()
-            if native is None or native_runner(self._ready[1]) is None:
+            if native is None:
                 return None
             self._entrance = Entrance(native, self.signature, self._converters, self._storages,
                                       self._written, self._spaces)
@@ -222,6 +249,8 @@ class Function:
         results = executable(everything, out)
         if self._check:
             check_call(self.signature, everything, results)
+        if self._guard != "off":
+            guard_call(self._guard, self.name, self.signature, everything, results)
         return results
 
     def _executable(self, shapes: list[tuple[int, ...]]) -> Executable:
@@ -274,7 +303,8 @@ class Function:
                 options = self.options
                 executable = build(self.signature.graph, name=self.name,
                                    backend=options["backend"], passes=options["passes"],
-                                   shared_shapes=fixed)
+                                   shared_shapes=fixed,
+                                   profile=options.get("profile", False))
                 runner = native_runner(executable)
                 if runner is not None:
                     runner.spaces = self._spaces
@@ -310,6 +340,34 @@ class Function:
     def shared(self) -> list[SharedVariable]:
         """The shared variables that a call reads."""
         return list(self.signature.shareds)
+
+    def get_shared(self) -> list[SharedVariable]:
+        """The shared variables that a call reads or changes."""
+        return list(dict.fromkeys((*self.signature.shareds, *self.signature.written)))
+
+    def copy(self, share_memory: bool = False, swap: Any = None, delete_updates: bool = False,
+             name: str | None = None, profile: Any = None) -> Function:
+        """Another function like this one.  swap: {shared variable: the one that takes its
+        place, of the same type}.  delete_updates: it changes no shared variable.  profile: as
+        for ``function``; as this one unless given.  share_memory is taken from programs that
+        have it.
+
+        Raises TypeError for another type, ValueError for a variable that this function does not
+        use.
+        """
+        del share_memory
+        options = {**self.options, "name": name or self.name}
+        if profile is not None:
+            options["profile"] = timed(profile, options["backend"])
+        return Function(altered(self.signature, swap or {}, delete_updates), options)
+
+    @property
+    def profile(self) -> Profile | None:
+        """How long the parts of the program took in all calls so far: ``f.profile.summary()``;
+        None for a function that was compiled without profile=True."""
+        watches = [w for e in self._executables.values()
+                   if isinstance(w := getattr(e, "stopwatch", None), Stopwatch)]
+        return profiled(self.name, watches) if self.options.get("profile") else None
 
     def report(self) -> Report:
         """What the compiler did, as data that prints readably."""

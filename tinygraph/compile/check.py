@@ -6,17 +6,14 @@ numbers: its line in the user's program, and the step of the scan in which it ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from tinygraph.compile.nan_guard import explain, not_finite, output_name
 from tinygraph.compile.signature import Signature
 from tinygraph.errors import CheckError
-from tinygraph.graph import Node, Value, describe, leaves, op_dims, toposort
-from tinygraph.interpret import Sizes, evaluate
-from tinygraph.scan_module.op import Scan
+from tinygraph.interpret import evaluate
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
@@ -31,16 +28,11 @@ def check_call(signature: Signature, arrays: Sequence[np.ndarray], results: Sequ
     for k, (got, want) in enumerate(zip(results, expected, strict=True)):
         _compare(output_name(signature, k), np.asarray(got), np.asarray(want))
     if all(_finite(a) for a in arrays):
-        for k, (got, value) in enumerate(zip(results, graph.outputs, strict=True)):
+        for k, got in enumerate(results):
             if not _finite(got):
-                raise CheckError(_blame(output_name(signature, k), value, inputs))
-
-
-def output_name(signature: Signature, k: int) -> str:
-    """The k-th output of the graph in a message."""
-    if k < signature.n_outputs:
-        return f"output {k}, {describe(signature.graph.outputs[k])},"
-    return f"the update of {describe(signature.written[k - signature.n_outputs])}"
+                raise CheckError(
+                    f"{output_name(signature, k)} is not finite although every input is\n"
+                    f"{explain(signature, arrays, k, got, not_finite)}")
 
 
 def _compare(name: str, got: np.ndarray, want: np.ndarray) -> None:
@@ -64,78 +56,3 @@ def _compare(name: str, got: np.ndarray, want: np.ndarray) -> None:
 
 def _finite(a: np.ndarray) -> bool:
     return a.dtype.kind != "f" or bool(np.isfinite(a).all())
-
-
-def _has_nan(a: np.ndarray) -> bool:
-    return a.dtype.kind == "f" and bool(np.isnan(a).any())
-
-
-def _not_finite(a: np.ndarray) -> bool:
-    return not _finite(a)
-
-
-@dataclass(frozen=True)
-class Culprit:
-    """The node that made the first bad number, and the steps of the scans around it."""
-
-    node: Node
-    steps: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        out = self.node.outputs[0]
-        names = ", ".join(describe(v) for v in self.node.inputs)
-        text = str(self.node.op) + (f" of {names}" if names else "")
-        if out.name:
-            text += f" (named {out.name!r})"
-        if out.source:
-            text += f" at {out.source}"
-        if self.steps:
-            text += f", in step {', '.join(map(str, self.steps))} of the scan"
-        return text
-
-
-def _blame(name: str, value: Value, inputs: Mapping[Value, np.ndarray]) -> str:
-    for kind, bad in (("nan", _has_nan), ("inf", _not_finite)):
-        found = _first([value], inputs, Sizes(), bad)
-        if found is not None:
-            return (f"{name} is not finite although every input is: the first {kind} comes "
-                    f"from {found}")
-    return f"{name} is not finite although every input is; the interpreter's result is finite"
-
-
-def _first(outputs: Sequence[Value], inputs: Mapping[Value, np.ndarray], sizes: Sizes,
-           bad: Callable[[np.ndarray], bool]) -> Culprit | None:
-    """The first node whose result is bad though its operands are not."""
-    known = dict(inputs)
-    for v, a in inputs.items():
-        sizes.learn(v, a)
-    for node in toposort(outputs):
-        for d in op_dims(node.op):
-            for s in d.syms():
-                if s not in sizes.env and s.value is not None:
-                    given = {v: known[v] for v in leaves([s.value])}
-                    sizes.env[s] = int(evaluate([s.value], given, Sizes(sizes.env))[0])
-        arrays = [known[v] for v in node.inputs]
-        for out, a in zip(node.outputs, node.op.numpy(sizes, *arrays), strict=True):
-            known[out] = a
-            sizes.learn(out, a)
-        if any(bad(known[v]) for v in node.outputs) and not any(map(bad, arrays)):
-            inner = _in_scan(node.op, arrays, sizes, bad) if isinstance(node.op, Scan) else None
-            return inner or Culprit(node)
-    return None
-
-
-def _in_scan(op: Scan, arrays: Sequence[Any], sizes: Sizes, bad: Callable[[np.ndarray], bool]
-             ) -> Culprit | None:
-    given, params = op.groups.inputs(arrays), op.groups.inputs(op.body.inputs)
-    carries = list(given.carries)
-    for t in range(sizes(op.n_steps)):
-        known = dict(zip(params.seqs, (s[t] for s in given.seqs), strict=True))
-        known.update(zip(params.carries, carries, strict=True))
-        known.update(zip(params.consts, given.consts, strict=True))
-        found = _first(op.body.outputs, known, Sizes(sizes.env), bad)
-        if found is not None:
-            return Culprit(found.node, (t, *found.steps))
-        results = evaluate(op.body.outputs, known, Sizes(sizes.env))
-        carries = list(op.groups.outputs(results).carries)
-    return None

@@ -11,35 +11,38 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinygraph.dims import Dim, Sym, dim
-from tinygraph.graph import (
-    Graph,
-    Guard,
-    Interner,
-    Type,
-    Value,
-    map_op,
-    op_dims,
-    subgraphs,
-)
+from tinygraph.dims import Dim, Sym, dim, is_late
+from tinygraph.graph import Graph, Guard, Type, Value, map_op, op_dims, subgraphs
+from tinygraph.interning import Interner
+from tinygraph.late import late_symbols
 from tinygraph.ops.arithmetic import Arithmetic
+from tinygraph.ops.callback import OwnSize
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What a call checks: ``guards`` are in the user's symbols; ``scalars`` are the symbols that
-    stand for values of integer scalars."""
+    stand for values of integer scalars.  ``late``: the late symbols; the graph has a result more
+    for each, which holds its value."""
 
     guards: tuple[Guard, ...]
     scalars: tuple[Sym, ...]
+    late: tuple[Sym, ...]
 
 
 @dataclass(frozen=True)
 class Closed(Conditions):
-    """``graph`` is interned and its sizes are solved."""
+    """``graph`` is interned and its sizes are solved.  ``late_guards``: those that mention late
+    symbols; the program itself checks them."""
 
     graph: Graph
     interner: Interner
+    late_guards: tuple[Guard, ...] = ()
+
+    @property
+    def conditions(self) -> Conditions:
+        """What a call checks, without the graph."""
+        return Conditions(self.guards, self.scalars, self.late)
 
 
 def collect_guards(graph: Graph) -> Iterator[Guard]:
@@ -78,7 +81,7 @@ class Solution:
     def equate(self, a: Dim, b: Dim) -> None:
         """Learn that a equals b, where one of them is a lone symbol."""
         a, b = self.dim(a), self.dim(b)
-        if a == b:
+        if a == b or is_late(a) or is_late(b):
             return
         for left, right in sorted(((a, b), (b, a)), key=_preference):
             s = left.symbol
@@ -88,11 +91,12 @@ class Solution:
                 return
 
 
-def _preference(pair: tuple[Dim, Dim]) -> tuple[bool, bool]:
-    """Replace a symbol by a number rather than by a symbol, an axis's rather than a scalar's."""
+def _preference(pair: tuple[Dim, Dim]) -> tuple[bool, bool, bool]:
+    """Replace a symbol by a number rather than by a symbol, an axis's rather than a scalar's,
+    and first one that only a user's op knows."""
     left, right = pair
     s = left.symbol
-    return (right.const is None, s is None or s.value is not None)
+    return (right.const is None, not isinstance(s, OwnSize), s is None or s.value is not None)
 
 
 def close(graph: Graph, shared_shapes: Mapping[Value, tuple[int, ...]]) -> Closed:
@@ -117,10 +121,34 @@ def close(graph: Graph, shared_shapes: Mapping[Value, tuple[int, ...]]) -> Close
             if guard.relation == "eq":
                 solution.equate(guard.left, guard.right)
     interner = Interner(Arithmetic)
-    closed = _Substitution(solution, interner).graph(graph)
     syms = {s for g in guards for d in (g.left, g.right) for s in d.syms()} | all_syms(graph)
-    scalars = tuple(sorted((s for s in syms if s.value is not None), key=lambda s: s.key))
-    return Closed(tuple(guards), scalars, closed, interner)
+    counts = _late_counts(graph) if any(s.bound is not None for s in syms) else {}
+    whole = Graph(graph.inputs, (*graph.outputs, *counts.values())) if counts else graph
+    closed = _Substitution(solution, interner).graph(whole)
+    found = late_symbols(whole)
+    scalars = tuple(sorted((s for s in syms if s.value is not None and s not in found),
+                           key=lambda s: s.key))
+    early = tuple(g for g in guards if not _mentions(g, found))
+    late = tuple(g.substitute(solution) for g in guards if _mentions(g, found))
+    return Closed(early, scalars, tuple(counts), closed, interner, late)
+
+
+def _late_counts(graph: Graph) -> dict[Sym, Value]:
+    """The variable behind every late symbol that ``graph`` finds out or only mentions."""
+    counts: dict[Sym, Value] = {}
+    roots, bodies = list(graph.outputs), late_symbols(graph)
+    while True:
+        whole = Graph(graph.inputs, tuple(roots))
+        counts.update((s, n.outputs[k]) for n in whole.nodes() for s, k in n.op.late())
+        missing = {s for s in all_syms(whole) if s.bound is not None and s.value is not None}
+        missing -= counts.keys() | bodies
+        if not missing:
+            return counts
+        roots += [s.value for s in sorted(missing, key=lambda s: s.key)]
+
+
+def _mentions(guard: Guard, syms: set[Sym]) -> bool:
+    return bool(syms) and not syms.isdisjoint(guard.left.syms() | guard.right.syms())
 
 
 class _Substitution:

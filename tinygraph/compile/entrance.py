@@ -85,9 +85,10 @@ def _made(store: Store | None) -> entry.Method:
 
 
 def native_runner(executable: Any) -> NativeRunner | None:
-    """The runner of an executable that has native code."""
+    """The runner of an executable that has native code.  None where the code calls Python: what
+    that raises comes out of a call from Python alone."""
     runner = getattr(executable, "runner", None)
-    return runner if isinstance(runner, NativeRunner) else None
+    return runner if isinstance(runner, NativeRunner) and not runner.callbacks else None
 
 
 def _numbers(c: Converter) -> int:
@@ -140,7 +141,7 @@ class Entrance:
         """
         runner = native_runner(executable)
         plan: Plan = executable.planner(arrays)
-        if id(plan) in self._known or runner is None:
+        if id(plan) in self._known or runner is None or executable.planner.late:
             return False
         if any(len(data) > _MOST_BYTES for _, data in plan.values):
             return False

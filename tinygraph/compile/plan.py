@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,21 +12,25 @@ import numpy as np
 
 from tinygraph.compile.close import Conditions
 from tinygraph.config import config
-from tinygraph.dims import THREADS, Sym
+from tinygraph.dims import THREADS, Dim, Sym, at_most, is_late, product
+from tinygraph.dtypes import int64
 from tinygraph.errors import ShapeError
 from tinygraph.formulas import Formulas
-from tinygraph.graph import Graph, Guard, Value, describe, leaves
+from tinygraph.graph import Graph, Guard, Value, describe, leaves, op_dims
 from tinygraph.interpret import Sizes, evaluate
 from tinygraph.lowering.lower import Budget, Lowered
+from tinygraph.ops.callback import Callback, OwnSize
 
 _MOST_PLANS = 4096
+_MOST_BYTES = 1 << 24  # of values that sizes depend on: where these are arrays, they are large
 
 
 @dataclass(frozen=True)
 class Plan:
     """``sizes``: the size parameters;  ``arena_bytes``: the workspace;  ``shapes``, ``dtypes``:
     of the results;  ``threads``: for how many it was made, 0 if it holds for any number;
-    ``values``: of the inputs that sizes depend on, each with its number among the inputs."""
+    ``values``: of the inputs that sizes depend on, each with its number among the inputs;
+    ``env``: all sizes known before the run, kept where the shape of a result needs others too."""
 
     sizes: np.ndarray
     sizes_address: int
@@ -34,6 +39,7 @@ class Plan:
     dtypes: tuple[np.dtype, ...]
     threads: int
     values: tuple[tuple[int, bytes], ...]
+    env: Mapping[Sym, int] | None = None
 
     def results(self, out: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """An array per result: the one offered where it fits, else a new one."""
@@ -65,13 +71,20 @@ class Planner:
                  ) -> None:
         self.inputs, self.varying = graph.inputs, varying
         self.guards, self.scalars = conditions.guards, conditions.scalars
+        self.late = conditions.late
         self.lowered = lowered
         read = set(leaves([s.value for s in self.scalars]))
         self.scalar_inputs = [k for k, v in enumerate(graph.inputs) if v in read]
         self.threads_matter = any(THREADS in d.syms() for d in (*lowered.sizes, lowered.arena))
-        self.dtypes = tuple(v.type.dtype.np for v in graph.outputs)
+        self.dtypes = (*(v.type.dtype.np for v in graph.outputs),
+                       *(int64.np for _ in self.late))
         self._plans: dict[tuple[object, ...], Plan] = {}
+        self._bytes = 0
         self._lasting: _Lasting | None = None
+        # What must be interpreted to know the sizes that users' ops alone know.
+        self._learnt_from = [
+            n.outputs[0] for n in graph.nodes() if isinstance(n.op, Callback)
+            and any(isinstance(s, OwnSize) for d in op_dims(n.op) for s in d.syms())]
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Plan:
         """The plan for these inputs.  Raises the error of a guard that does not hold."""
@@ -83,8 +96,10 @@ class Planner:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._make(arrays, values, threads)
-            if len(self._plans) >= _MOST_PLANS:
+            self._bytes += sum(len(data) for _, data in values)
+            if len(self._plans) >= _MOST_PLANS or self._bytes > _MOST_BYTES:
                 self._plans.clear()
+                self._bytes = 0
             self._plans[key] = plan
         return plan
 
@@ -105,6 +120,8 @@ class Planner:
         for s in self.scalars:
             (number,) = evaluate([s.value], given, Sizes(sizes.env))
             sizes.env[s] = int(number)
+        if self._learnt_from:
+            evaluate(self._learnt_from, given, sizes)
         for guard in lasting.guards if self._lasting else self.guards:
             guard.check(sizes.env)
         self._lasting = lasting
@@ -113,9 +130,38 @@ class Planner:
         for budget, kept in zip(self.lowered.budgets, found[n + 1:], strict=True):
             _warn_if_over(budget, kept)
         numbers = np.array(found[:n] or [0], np.int64)
-        shapes = tuple(known or tuple(sizes(d) for d in dims) for known, dims in
+        shapes = tuple(known or self._shape(dims, sizes) for known, dims in
                        zip(lasting.shapes, self.lowered.outputs, strict=True))
-        return Plan(numbers, numbers.ctypes.data, found[n], shapes, self.dtypes, threads, values)
+        return Plan(numbers, numbers.ctypes.data, found[n], shapes, self.dtypes, threads, values,
+                    sizes.env if self.late else None)
+
+    def forget(self) -> bool:
+        """Forget the plans if there are sizes in them that only users' ops know, found out by
+        running these once; else False."""
+        self._plans.clear()
+        return bool(self._learnt_from)
+
+    @staticmethod
+    def _shape(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:
+        """The shape of a result; one whose size only the run finds out is a vector that is long
+        enough."""
+        if any(map(is_late, dims)):
+            return (sizes(at_most(product(tuple(dims)))),)
+        return tuple(sizes(d) for d in dims)
+
+    def trimmed(self, plan: Plan, results: list[np.ndarray]) -> list[np.ndarray]:
+        """The results in the sizes that the run has found out; the last ones hold these."""
+        n = len(results) - len(self.late)
+        env = dict(plan.env or {})
+        env.update((s, int(x)) for s, x in zip(self.late, results[n:], strict=True))
+        kept = []
+        for x, dims in zip(results[:n], self.lowered.outputs, strict=False):
+            if any(map(is_late, dims)):
+                shape = tuple(d.evaluate(env) for d in dims)
+                part = x[:math.prod(shape)]
+                x = (part if part.size == x.size else part.copy()).reshape(shape)
+            kept.append(x)
+        return kept
 
     @functools.cached_property
     def _formulas(self) -> Formulas:

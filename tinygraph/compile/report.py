@@ -17,6 +17,7 @@ from tinygraph.loops.language import (
     Note,
     Program,
     Stmt,
+    While,
     children,
     expressions,
     operands,
@@ -134,7 +135,7 @@ def _count(block: Block) -> tuple[list[LoopReport], Work]:
     work = Work()
     title: Note | None = None
     for stmt in block.body:
-        if isinstance(stmt, For) and title is not None:
+        if isinstance(stmt, (For, While)) and title is not None:
             inner, step = _count(stmt.body)
             loops.append(LoopReport(title.text, title.source, step, inner))
         elif isinstance(stmt, For) and stmt.mode == "parallel":

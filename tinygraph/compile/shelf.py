@@ -39,9 +39,9 @@ class Kept:
 class Shelf:
     """The place on disk of one function's code, if there is to be one."""
 
-    def __init__(self, passes: Sequence[Pass]) -> None:
+    def __init__(self, passes: Sequence[Pass], use: bool = True) -> None:
         self.passes = passes
-        usual = all(p in PIPELINE for p in passes)
+        usual = use and all(p in PIPELINE for p in passes)
         self.store = Store(config.cache_path) if usual and config.cache == "on" else None
         self._content: tuple[str, list[Sym]] = "", []
         self._request: tuple[str, list[Sym]] = "", []
@@ -60,8 +60,9 @@ class Shelf:
 
     def closed(self, closed: Closed) -> Kept | None:
         """What is kept for a closed graph; None where nothing is."""
-        self._content = self._key(closed.graph, "")
-        found = self._kept(Conditions(closed.guards, closed.scalars))
+        checked = "".join(f"{g.left} {g.relation} {g.right}: {g.text}" for g in closed.late_guards)
+        self._content = self._key(closed.graph, checked)
+        found = self._kept(closed.conditions)
         if found is not None:
             self._note(found.conditions)
         return found
@@ -71,7 +72,7 @@ class Shelf:
         key, syms = self._content
         if self.store is not None and key:
             self.store.put(key, dump((lowered, code), syms))
-            self._note(Conditions(closed.guards, closed.scalars))
+            self._note(closed.conditions)
 
     def _note(self, conditions: Conditions) -> None:
         key, syms = self._request

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinygraph.compile.rebuild import Rebuild, Survey
 from tinygraph.compile.variables import SharedSym, SharedVariable
 from tinygraph.dims import Sym, dim
-from tinygraph.errors import MissingInputError, UnusedInputError
+from tinygraph.errors import MissingInputError, ShapeError, UnusedInputError
 from tinygraph.graph import Graph, Value, describe
 from tinygraph.ops.arithmetic import as_value
+from tinygraph.ops.callback import OwnSize
+from tinygraph.rebuild import Rebuild, Survey
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "<required>"})()
 
@@ -24,15 +25,21 @@ class In:
     name            for calls by keyword; the variable's own name unless given
     strict          take an ndarray of the very dtype only, no conversion
     allow_downcast  True: cast anything; False: lose nothing; None: as the function says
+    autoname        False: the variable's own name does not serve
     borrow, mutable are accepted and not needed: a caller's array is never changed.
     """
 
     def __init__(self, variable: Value, name: str | None = None, value: Any = REQUIRED,
-                 strict: bool = False, allow_downcast: bool | None = None,
-                 borrow: bool | None = None, mutable: bool = False) -> None:
+                 update: Any = None, mutable: bool = False, strict: bool = False,
+                 allow_downcast: bool | None = None, autoname: bool = True,
+                 borrow: bool | None = None) -> None:
         if not isinstance(variable, Value):
             raise TypeError(f"In takes a variable, not {variable!r}")
-        self.variable, self.name = variable, name or variable.name
+        if update is not None:
+            raise TypeError(f"In({variable!r}) has an update; a value that a function keeps and "
+                            "changes is a shared variable: w = shared(value), and updates=[(w, "
+                            "new)] of function")
+        self.variable, self.name = variable, name or (variable.name if autoname else None)
         self.value = REQUIRED if value is None else value
         self.strict, self.allow_downcast = strict, allow_downcast
 
@@ -42,6 +49,19 @@ class In:
     @property
     def required(self) -> bool:
         return self.value is REQUIRED
+
+
+class Out:
+    """An output of a function.  ``borrow`` is accepted and not needed: a result is always the
+    caller's own array."""
+
+    def __init__(self, variable: Value, borrow: bool = False) -> None:
+        if not isinstance(variable, Value):
+            raise TypeError(f"Out takes a variable, not {variable!r}")
+        self.variable = variable
+
+    def __repr__(self) -> str:
+        return f"Out({self.variable!r})"
 
 
 @dataclass
@@ -79,6 +99,29 @@ def sign(inputs: Any, outputs: Any, updates: Any, givens: Any, on_unused_input: 
     return Signature(graph, ins, shareds, list(new), len(roots), form)
 
 
+def altered(signature: Signature, swap: Any, delete_updates: bool) -> Signature:
+    """The signature with other shared variables, or without updates.  Raises the errors that
+    ``Function.copy`` documents."""
+    pairs = _pairs(swap, "swap")
+    for old, new in pairs.items():
+        if old not in signature.shareds and old not in signature.written:
+            raise ValueError(f"swap: the function does not use {describe(old)}")
+        if not isinstance(new, SharedVariable):
+            raise TypeError(f"swap: {new!r} is not a shared variable")
+        if (new.type.dtype, new.type.broadcastable) != (old.type.dtype, old.type.broadcastable):
+            raise TypeError(f"swap: {describe(old)} is {old.type}, but {describe(new)} is "
+                            f"{new.type}")
+    n = signature.n_outputs
+    outputs = signature.graph.outputs[:n] if delete_updates else signature.graph.outputs
+    kept = {s for v in signature.graph.inputs if v not in pairs for s in _axes(v)}
+    outputs = tuple(Rebuild(pairs, kept)(outputs))
+    shareds = list(dict.fromkeys(pairs.get(w, w) for w in signature.shareds))
+    written = [] if delete_updates else [pairs.get(w, w) for w in signature.written]
+    inputs = signature.graph.inputs[:len(signature.inputs)]
+    return Signature(Graph((*inputs, *shareds), outputs), signature.inputs, shareds, written, n,
+                     signature.form)
+
+
 class _Kept:
     """The symbols that stay defined: axes of inputs and of shared variables, except of those
     that givens replace."""
@@ -100,7 +143,7 @@ def _inputs(inputs: Any) -> list[In]:
         raise TypeError(f"inputs must be a list; write [{inputs.name or 'x'}]")
     ins: list[In] = []
     for x in inputs:
-        entry = x if isinstance(x, In) else In(*x) if isinstance(x, tuple) else x
+        entry = x if isinstance(x, In) else _entry(x) if isinstance(x, (tuple, list)) else x
         if isinstance(entry, Value):
             entry = In(entry)
         if not isinstance(entry, In):
@@ -114,6 +157,13 @@ def _inputs(inputs: Any) -> list[In]:
     return ins
 
 
+def _entry(pair: Sequence[Any]) -> Any:
+    """A pair (variable, default)."""
+    if len(pair) != 2 or not isinstance(pair[0], Value) or isinstance(pair[1], Value):
+        return pair
+    return In(pair[0], value=pair[1])
+
+
 def _outputs(outputs: Any) -> tuple[list[Any], str | tuple[Any, ...]]:
     if outputs is None:
         return [], "list"
@@ -125,6 +175,7 @@ def _outputs(outputs: Any) -> tuple[list[Any], str | tuple[Any, ...]]:
 
 
 def _output(x: Any) -> Any:
+    x = x.variable if isinstance(x, Out) else x
     if not isinstance(x, Value):
         raise TypeError(f"outputs must be variables, not {x!r}; write T.constant(...) for a "
                         "constant")
@@ -160,16 +211,18 @@ def _updates(updates: Any) -> dict[SharedVariable, Value]:
 
 def _update(w: SharedVariable, x: Any) -> Value:
     value = x if isinstance(x, Value) else as_value(x, w)
-    same = (value.type.dtype == w.type.dtype and value.ndim == w.ndim
-            and value.type.broadcastable == w.type.broadcastable)
-    if not same:
+    alike = value.type.dtype == w.type.dtype and value.ndim == w.ndim
+    loose = [k for k, (a, b) in enumerate(zip(value.type.dims, w.type.dims, strict=False))
+             if b == 1 and a != 1]
+    if loose or not alike:
         advice = ""
         if value.type.dtype != w.type.dtype:
             advice = f"; write T.cast(..., '{w.dtype}')"
-        elif value.ndim == w.ndim:
-            advice = (f"; sizes known to be 1 are {value.type.broadcastable}, but "
-                      f"{w.type.broadcastable} is needed: write T.unbroadcast(..., axis) or "
-                      "T.addbroadcast(..., axis)")
+        elif value.ndim != w.ndim:
+            advice = f"; it has {value.ndim} axes instead of {w.ndim}"
+        elif alike:
+            advice = (f"; axis {loose[0]} must be known to have size 1: write "
+                      f"T.addbroadcast(..., {loose[0]})")
         raise TypeError(f"the update of {describe(w)} must have its type, {w.type}, but "
                         f"{describe(value)} is {value.type}{advice}")
     return value
@@ -191,8 +244,9 @@ def _replacements(ins: Sequence[In], givens: Mapping[Value, Any]
         new = x if isinstance(x, Value) else as_value(x, old)
         if new.type.dtype != old.type.dtype or new.ndim != old.ndim:
             raise TypeError(f"givens: {describe(old)} is {old.type}, but its replacement "
-                            f"{describe(new)} is {new.type}; they must have one type: write "
-                            f"T.cast(..., '{old.dtype}')")
+                            f"{describe(new)} is {new.type}; they must have one type: "
+                            + (f"write T.cast(..., '{old.dtype}')" if new.ndim == old.ndim else
+                               f"give it {old.ndim} axes instead of {new.ndim}"))
         for axis, (a, b) in enumerate(zip(old.type.dims, new.type.dims, strict=True)):
             if a.const is not None and a != b:
                 raise TypeError(f"givens: axis {axis} of {describe(old)} is {a}, but of its "
@@ -257,6 +311,10 @@ def _check_closed(survey: Survey, leaves_: Sequence[Value], shareds: Sequence[Va
                                 "shared; add it to the inputs, or give it a value in givens")
     defined = {s for v in known for s in _axes(v)} | survey.defined
     loose = [s for s in survey.syms if s.value is None and s not in defined]
+    inside = [s.origin for s in loose if isinstance(s, OwnSize)]
+    if inside:
+        raise ShapeError(f"the outputs need the size of {'; '.join(inside)}: without it a size is "
+                         "only known where the op itself is computed outside of scans")
     if loose:
         names = "; ".join(s.origin or s.name for s in loose)
         raise MissingInputError(f"the outputs need a size, {names}, of a variable that is neither "

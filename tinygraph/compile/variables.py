@@ -29,7 +29,7 @@ from tinygraph.config import config
 from tinygraph.dims import Dim, Sym, dim
 from tinygraph.dtypes import dtype
 from tinygraph.graph import Type, Value, describe, user_source
-from tinygraph.tensor.variable import Tensor
+from tinygraph.tensor.variable import Tensor, VariableType
 
 
 class Gate:
@@ -76,6 +76,11 @@ class Gate:
     def wait(self, storages: Sequence[Storage]) -> bool:
         """Wait until no call is going to store into ``storages``; was there one?  Needs the gate
         closed, and opens it meanwhile."""
+        me = threading.get_ident()
+        if any([s.words[s.BUSY] and s.holder == me for s in storages]):
+            raise RuntimeError("a shared variable is given a value inside a call that is going to "
+                               "update it, which would wait for itself; perform of an op must "
+                               "leave it alone")
         waited = False
         while any([s.words[s.BUSY] for s in storages]):
             waited = True
@@ -111,6 +116,7 @@ class Storage:
         self.cell: list[Any] = [array, None]
         self.words = (ctypes.c_int64 * 2)(0, owned)
         self.address = ctypes.addressof(self.words)
+        self.holder = 0  # the thread that made it busy, where Python code did
         GATE.watch(self)
 
     @property
@@ -162,7 +168,7 @@ class Turn:
             gate.words[gate.RUNNING] += 1
             self.counted = self.marked = True
             for s in self.written:
-                s.words[s.BUSY] = 1
+                s.words[s.BUSY], s.holder = 1, threading.get_ident()
             return [s.cell[0] for s in self.read], [s.cell[1] for s in self.written]
 
     def end(self, new: Sequence[np.ndarray]) -> None:
@@ -173,7 +179,7 @@ class Turn:
                 gate.words[gate.RUNNING] -= 1
             if self.marked:
                 for s in self.written:
-                    s.words[s.BUSY] = 0
+                    s.words[s.BUSY] = s.holder = 0
                 gate.freed.notify_all()
             alone = gate.words[gate.RUNNING] == 0
             for s, array in zip(self.written, new, strict=False):
@@ -249,14 +255,14 @@ class SharedVariable(Tensor):
                               self.strict, self.allow_downcast)
 
     def __reduce__(self) -> Any:
-        axes = tuple(1 if d == 1 else next(iter(d.syms())) for d in self.type.dims)
+        axes = tuple(next(iter(d.syms()), d.const) for d in self.type.dims)
         state = {k: v for k, v in self.__dict__.items() if k != "type"}
         return _revive, (type(self), self.type.dtype.name, axes), state
 
 
 def _revive(cls: type[SharedVariable], kind: str, axes: Sequence[Sym | int]) -> SharedVariable:
     variable = cls.__new__(cls)
-    variable.type = Type(dtype(kind), tuple(dim(a) for a in axes))
+    variable.type = VariableType(dtype(kind), tuple(dim(a) for a in axes))
     return variable
 
 

@@ -12,6 +12,7 @@ from tinygraph.loops.language import (
     Binary,
     Block,
     Buffer,
+    Call,
     Cast,
     Check,
     Const,
@@ -27,8 +28,10 @@ from tinygraph.loops.language import (
     Pack,
     Program,
     Select,
+    Stamp,
     Stmt,
     Store,
+    Strided,
     Unary,
     Var,
     While,
@@ -120,11 +123,17 @@ class _Checker:
             self.cond(stmt.cond, "an if condition")
             self.block(stmt.then)
             self.block(stmt.other)
+        elif isinstance(stmt, Stamp):
+            self.known(stmt.buffer)
+            self.writable(stmt.buffer)
+            if stmt.buffer.dtype is not int64:
+                self.fail(f"a Stamp writes int64 numbers, {stmt.buffer.name} holds "
+                          f"{stmt.buffer.dtype}")
         elif not isinstance(stmt, Note):
             self.where = f"`{format_stmt(stmt)}` of program {self.program.name}"
             self.simple(stmt)
 
-    def simple(self, stmt: Let | Store | Alloc | Pack | Gemm | Check) -> None:
+    def simple(self, stmt: Let | Store | Alloc | Pack | Gemm | Call | Check) -> None:
         if isinstance(stmt, Let):
             self.expr(stmt.value)
             if stmt.var.dtype is not stmt.value.dtype:
@@ -141,6 +150,8 @@ class _Checker:
             self.gemm(stmt)
         elif isinstance(stmt, Pack):
             self.pack(stmt)
+        elif isinstance(stmt, Call):
+            self.call(stmt)
         else:
             if self.shared:
                 self.fail("a Check stands in a parallel loop, which cannot be left")
@@ -191,6 +202,22 @@ class _Checker:
         if dtypes[0] not in (float32, float64) or len(set(dtypes)) > 1:
             names = ", ".join(map(str, dtypes))
             self.fail(f"the matrices of a Gemm must be float32 or float64 alike, got {names}")
+
+    def call(self, stmt: Call) -> None:
+        if self.shared:
+            self.fail("a Call stands in a parallel loop, whose threads Python would run in turn")
+        for array in (*stmt.inputs, *stmt.outputs):
+            self.strided(array)
+        for array in stmt.outputs:
+            self.writable(array.buffer)
+
+    def strided(self, array: Strided) -> None:
+        self.known(array.buffer)
+        if len(array.sizes) != len(array.strides):
+            self.fail(f"an array in {array.buffer.name} has {len(array.sizes)} sizes and "
+                      f"{len(array.strides)} strides")
+        for expr in (array.offset, *array.sizes, *array.strides):
+            self.index(expr, f"offset, size or stride of an array in {array.buffer.name}")
 
     def known(self, buffer: Buffer) -> None:
         if self.buffers.get(buffer.name) is not buffer:

@@ -10,6 +10,7 @@ caller did not pass starts as nan, or as large integers, so that a read before a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,10 +23,12 @@ from tinygraph.loops import scalars
 from tinygraph.loops.build import index
 from tinygraph.loops.check import check_program
 from tinygraph.loops.language import (
+    STAMP_NUMBERS,
     Alloc,
     Binary,
     Block,
     Buffer,
+    Call,
     Cast,
     Check,
     Const,
@@ -41,8 +44,10 @@ from tinygraph.loops.language import (
     Pack,
     Program,
     Select,
+    Stamp,
     Stmt,
     Store,
+    Strided,
     Unary,
     Var,
     While,
@@ -114,7 +119,8 @@ class _Translator:
         self.scope: dict = {f"f_{name}": f for name, f in scalars.FUNCTIONS.items()}
         self.scope.update(
             np=np, Failure=Failure, gemm=_gemm, pack=_pack, out=_out_of_bounds, argument=_argument,
-            arena=_arena, temp=_temp, register=_register,
+            arena=_arena, temp=_temp, register=_register, strided=_strided,
+            clock=time.perf_counter_ns,
         )  # fmt: skip
         self.names: dict[tuple[str, str], str] = {}
         self.lines: list[str] = []
@@ -176,10 +182,17 @@ class _Translator:
             self.block(depth + 1, stmt.then)
             self.put(depth, "else:")
             self.block(depth + 1, stmt.other)
+        elif isinstance(stmt, Stamp):
+            name, at = self.name("b", stmt.buffer.name), STAMP_NUMBERS * stmt.slot
+            if stmt.begin:
+                self.put(depth, f"{name}[{at}] = clock()")
+            else:
+                self.put(depth, f"{name}[{at + 1}] += clock() - {name}[{at}]")
+                self.put(depth, f"{name}[{at + 2}] += 1")
         elif not isinstance(stmt, Note):
             self.simple(depth, stmt)
 
-    def simple(self, depth: int, stmt: Let | Store | Alloc | Pack | Gemm | Check) -> None:
+    def simple(self, depth: int, stmt: Let | Store | Alloc | Pack | Gemm | Call | Check) -> None:
         if isinstance(stmt, Let):
             self.put(depth, f"{self.name('v', stmt.var.name)} = {self.expr(stmt.value)}")
         elif isinstance(stmt, Alloc):
@@ -197,6 +210,10 @@ class _Translator:
             k, n, source = self.expr(stmt.k), self.expr(stmt.n), self.matrix(stmt.source)
             target = self.matrix(Matrix(stmt.target, stmt.offset, index(0), index(0)))
             self.put(depth, f"pack({k}, {n}, {source}, {target}, {stmt.panel})")
+        elif isinstance(stmt, Call):
+            inputs, outputs = ("".join(f"{self.strided(a)}, " for a in arrays)
+                               for arrays in (stmt.inputs, stmt.outputs))
+            self.put(depth, f"{self.constant(stmt.function)}(({inputs}), ({outputs}))")
         else:
             numbers = "".join(f"{self.expr(e)}, " for e in stmt.numbers)
             self.put(depth, f"if not {self.expr(stmt.cond)}:")
@@ -216,6 +233,13 @@ class _Translator:
         parts = ", ".join(self.expr(e) for e in (x.offset, x.rows, x.cols))
         name = x.buffer.name
         return f"({name!r}, {self.name('b', name)}, {self.name('n', name)}, {parts})"
+
+    def strided(self, x: Strided) -> str:
+        name = x.buffer.name
+        sizes, strides = ("".join(f"{self.expr(e)}, " for e in part)
+                          for part in (x.sizes, x.strides))
+        return (f"strided({self.constant(x.buffer)}, {self.name('b', name)}, "
+                f"{self.name('n', name)}, {self.expr(x.offset)}, ({sizes}), ({strides}))")
 
     def place(self, buffer: Buffer, index: str) -> str:
         """An element offset, checked."""
@@ -344,6 +368,19 @@ def _elements(m: int, n: int, matrix: tuple) -> tuple[np.ndarray, np.ndarray]:
     where = offset + np.arange(m)[:, None] * rows + np.arange(n)[None, :] * cols
     _inside(name, where, size)
     return array, where
+
+
+def _strided(buffer: Buffer, array: np.ndarray, size: int, offset: int, sizes: tuple[int, ...],
+             strides: tuple[int, ...]) -> np.ndarray:
+    """A view of memory as an array of the buffer's dtype, checked."""
+    if any(n == 0 for n in sizes):
+        return np.empty(sizes, buffer.dtype.np)
+    ends = [(n - 1) * stride for n, stride in zip(sizes, strides, strict=True)]
+    first, last = offset + sum(min(e, 0) for e in ends), offset + sum(max(e, 0) for e in ends)
+    _inside(buffer.name, np.array([first, last]), size)
+    item = buffer.dtype.itemsize
+    view = np.lib.stride_tricks.as_strided(array[offset:], sizes, [s * item for s in strides])
+    return view.view(buffer.dtype.np)
 
 
 def _panels(k: int, n: int, panel: int, matrix: tuple) -> tuple[np.ndarray, np.ndarray]:

@@ -4,15 +4,18 @@ A program is one function over flat, typed buffers.  Its sizes are int64 paramet
 is a flat element offset.  Expressions are scalar and typed; statements are structured.
 
     Expr = Const | Var | DimOf | Load | Unary | Binary | Select | Cast
-    Stmt = For | While | If | Let | Store | Alloc | Pack | Gemm | Check | Note | Block
+    Stmt = For | While | If | Let | Store | Alloc | Pack | Gemm | Call | Check | Note | Stamp
+         | Block
 
 Knows no tensor op and no graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from tinygraph.dtypes import DType, bool_, float32, float64, int32, int64
 
@@ -257,6 +260,31 @@ class Gemm:
 
 
 @dataclass(frozen=True, eq=False)
+class Strided:
+    """An array inside a buffer: element (i, j, ..) is at offset + i*strides[0] + j*strides[1]..."""
+
+    buffer: Buffer
+    offset: Expr
+    sizes: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """Run a Python function on arrays: ``function(inputs, outputs)`` writes to the outputs.
+
+    The arrays are views of the buffers and may be used during the call alone.  An exception
+    leaves the program, and the caller of the program raises it.  Stands in no parallel loop,
+    since Python runs one thread at a time.  ``name`` is for the reader of the program.
+    """
+
+    name: str
+    function: Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], None]
+    inputs: tuple[Strided, ...]
+    outputs: tuple[Strided, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Check:
     """Leave the program with failure ``site`` and the values of ``numbers`` unless cond holds."""
 
@@ -273,7 +301,22 @@ class Note:
     source: str = ""
 
 
-Stmt = Block | For | While | If | Let | Store | Alloc | Pack | Gemm | Check | Note
+STAMP_NUMBERS = 3  # what a Stamp's buffer holds per slot: begun, ticks, how often
+
+
+@dataclass(frozen=True, eq=False)
+class Stamp:
+    """Read a clock.  ``begin``: note the time in buffer[3 slot].  Else: the time since the Stamp
+    of this slot that began, in the same block, is added to buffer[3 slot + 1], and 1 to
+    buffer[3 slot + 2], also where several threads do so at once.  The buffer is int64.
+    """
+
+    buffer: Buffer
+    slot: int
+    begin: bool
+
+
+Stmt = Block | For | While | If | Let | Store | Alloc | Pack | Gemm | Call | Check | Note | Stamp
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +390,9 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
     if isinstance(stmt, Pack):
         x = stmt.source
         return (stmt.k, stmt.n, x.offset, x.rows, x.cols, stmt.offset)
+    if isinstance(stmt, Call):
+        arrays = (*stmt.inputs, *stmt.outputs)
+        return tuple(e for a in arrays for e in (a.offset, *a.sizes, *a.strides))
     return ()
 
 
@@ -358,4 +404,8 @@ def buffers(stmt: Stmt) -> tuple[Buffer, ...]:
         return (stmt.a.buffer, stmt.b.buffer, stmt.c.buffer)
     if isinstance(stmt, Pack):
         return (stmt.source.buffer, stmt.target)
+    if isinstance(stmt, Stamp):
+        return (stmt.buffer,)
+    if isinstance(stmt, Call):
+        return tuple(a.buffer for a in (*stmt.inputs, *stmt.outputs))
     return ()

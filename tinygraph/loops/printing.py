@@ -18,6 +18,7 @@ from tinygraph.loops.language import (
     Binary,
     Block,
     Buffer,
+    Call,
     Cast,
     Check,
     Const,
@@ -33,8 +34,10 @@ from tinygraph.loops.language import (
     Pack,
     Program,
     Select,
+    Stamp,
     Stmt,
     Store,
+    Strided,
     Unary,
     Var,
     While,
@@ -140,6 +143,8 @@ def _lines(stmt: Stmt, pad: str, notes: bool) -> list[str]:
         if stmt.other.body:
             lines += [f"{pad}else:", *_body(stmt.other, pad, notes)]
         return lines
+    if isinstance(stmt, Stamp):
+        return [f"{pad}clock {'begins' if stmt.begin else 'ends'} {stmt.slot}"] if notes else []
     if isinstance(stmt, Note):
         return _note(stmt, pad) if notes else []
     return [pad + _simple(stmt)]
@@ -156,7 +161,7 @@ def _note(stmt: Note, pad: str) -> list[str]:
     return [f"{pad}# {line}" for line in f"{stmt.text}{where}".splitlines()]
 
 
-def _simple(stmt: Let | Store | Alloc | Pack | Gemm | Check) -> str:
+def _simple(stmt: Let | Store | Alloc | Pack | Gemm | Call | Check) -> str:
     if isinstance(stmt, Let):
         return f"{_name(stmt.var.name)}: {stmt.var.dtype} = {format_expr(stmt.value)}"
     if isinstance(stmt, Store):
@@ -182,6 +187,9 @@ def _simple(stmt: Let | Store | Alloc | Pack | Gemm | Check) -> str:
         place = f"{_name(stmt.target.name)}[{format_expr(stmt.offset)}]"
         head = f"{place} = {_matrix(stmt.source)} in panels of {stmt.panel}"
         return f"{head}  where n = {n}, k = {k}"
+    if isinstance(stmt, Call):
+        outputs = ", ".join(map(_strided, stmt.outputs))
+        return f"{outputs} = call {stmt.name!r} of {', '.join(map(_strided, stmt.inputs))}"
     numbers = ", ".join(format_expr(e) for e in stmt.numbers)
     return f"check {format_expr(stmt.cond)} else fail({stmt.site}; {numbers})"
 
@@ -189,6 +197,12 @@ def _simple(stmt: Let | Store | Alloc | Pack | Gemm | Check) -> str:
 def _matrix(x: Matrix) -> str:
     offset, rows, cols = (format_expr(e) for e in (x.offset, x.rows, x.cols))
     return f"{_name(x.buffer.name)}[{offset}; rows {rows}; cols {cols}]"
+
+
+def _strided(x: Strided) -> str:
+    sizes, strides = (", ".join(map(format_expr, part)) for part in (x.sizes, x.strides))
+    shape = f"; sizes {sizes}; strides {strides}" if x.sizes else ""
+    return f"{_name(x.buffer.name)}[{format_expr(x.offset)}{shape}]"
 
 
 def _buffer(buffer: Buffer) -> str:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygraph.dims import THREADS, Dim, dim
+from tinygraph.dims import THREADS, Dim, dim, is_late
 from tinygraph.dtypes import DType
-from tinygraph.graph import Graph, Value, subgraphs, toposort
+from tinygraph.graph import Graph, Guard, Value, subgraphs, toposort
+from tinygraph.late import late_symbols
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Block, Expr, For, Program, walk
+from tinygraph.lowering.clock import Clock, Mark
 from tinygraph.lowering.overlap import placed_together
 from tinygraph.lowering.overlay import overlay
 from tinygraph.lowering.region import Region
@@ -40,6 +42,7 @@ class Lowered:
     outputs    the shape of every output
     sites      failure sites: what a Check that fails means
     budgets    what loops with a budget keep for their gradient
+    marks      what is timed, where that was asked for; the last constant takes the times
     """
 
     program: Program | None
@@ -50,6 +53,7 @@ class Lowered:
     outputs: tuple[tuple[Dim, ...], ...]
     sites: tuple[Site, ...]
     budgets: tuple[Budget, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,17 @@ class Budget:
     source: str
 
 
-def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda dtype: 16
-          ) -> Lowered:
+def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda dtype: 16,
+          guards: Sequence[Guard] = (), timed: bool = False) -> Lowered:
     """The loop program of a closed graph.  Its arguments: inputs, outputs, constants.
 
     panel: how many columns of a matrix of a dtype the back end's products pack together
+    guards: about late symbols, for the program to check
+    timed: the program takes the time of its parts
     """
     storage = Storage(choose_lane(graph), panel)
+    storage.expect(late_symbols(graph), guards)
+    storage.clock = Clock() if timed else None
     storage.looped = bool(_scans(graph))
     region = Region(storage)
     for k, value in enumerate(graph.inputs):
@@ -82,13 +90,22 @@ def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda 
     region.lower(graph.outputs)
     for value, target in zip(graph.outputs, targets, strict=True):
         region.put(value, target)
-    b = E.Builder(taken=("sizes", "args"))
-    region.emit(b)
+    b = E.Builder(taken=("sizes", "args", *storage.late_names()))
+    if storage.clock is None:
+        region.emit(b)
+    else:
+        with storage.clock.timed(b, "call"):
+            region.emit(b)
     return _finish(name, storage, b.block(), graph.outputs)
 
 
 def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) -> Lowered:
     body = overlay(body, storage.temps, storage.same_rows)
+    marks: tuple[Mark, ...] = ()
+    if storage.clock is not None:
+        storage.constants.append(storage.clock.array())
+        storage.constant_buffers.append(storage.clock.buffer)
+        marks = tuple(storage.clock.marks)
     offsets, arena = plan(body, storage.temps, placed_together(body, storage.overlaps))
     places = tuple((buffer, _offset(storage, offset)) for buffer, offset in offsets)
     arena_bytes = storage.sizes.parameter(arena)
@@ -101,7 +118,7 @@ def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) 
         len(storage.sites), threads)
     return Lowered(program, len(program.args), tuple(storage.sizes.names),
                    tuple(storage.constants), arena, tuple(v.type.dims for v in outputs),
-                   tuple(storage.sites), _budgets(outputs))
+                   tuple(storage.sites), _budgets(outputs), marks)
 
 
 def _offset(storage: Storage, offset: Dim) -> Expr:
@@ -117,7 +134,7 @@ def choose_lane(graph: Graph) -> Dim | None:
     for body_owner in _scans(graph):
         for state in body_owner.groups.inputs(body_owner.body.inputs).carries:
             dims = state.type.dims
-            if len(dims) == 2 and dims[0].const is None:
+            if len(dims) == 2 and dims[0].const is None and not is_late(dims[0]):
                 narrow = dims[1].const is not None and dims[1].const < NARROW
                 votes[dims[0]] += 1 if narrow else -1
     best = votes.most_common(1)

@@ -275,12 +275,19 @@ class NestEmitter:
 
     def _body(self) -> None:
         computed: dict[Value, Any] = {}
+        prepared: dict[Any, tuple[Expr, ...]] = {}
 
         def operand(x: Value | View) -> Expr:
             return self.loaded[id(x)] if isinstance(x, View) else computed[x]
 
         for value, fn, operands in self.nest.steps:
-            expr = fn.loops(*(operand(x) for x in operands))
+            given = [operand(x) for x in operands]
+            if fn.prepare is not None:
+                key = (fn.prepare, *map(id, given))
+                if key not in prepared:
+                    prepared[key] = fn.prepare(self.b.let, *given)
+                given = list(prepared[key])
+            expr = fn.loops(*given)
             computed[value] = self.b.let(expr, _hint(value))
         for value, view in self.nest.stores.items():
             assert view.buffer is not None

@@ -14,13 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.dims import Dim, dim, floordiv
+from tinygraph.dims import Dim, Sym, dim, floordiv, is_late
 from tinygraph.dtypes import int64
 from tinygraph.errors import InternalError
 from tinygraph.graph import Node, Value, toposort
+from tinygraph.late import late_last
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Binary, Cast, Expr, Select
+from tinygraph.loops.language import Binary, Cast, Expr, Let, Select, Var
+from tinygraph.lowering.call import lower_call
+from tinygraph.lowering.clock import made_by
+from tinygraph.lowering.cumulative import lower_cumulate
 from tinygraph.lowering.nest import Nest, Reduction, Scratch, fill, loop_order
+from tinygraph.lowering.nonzero import lower_nonzero
+from tinygraph.lowering.ordering import lower_argsort, lower_bounded, lower_searchsorted
 from tinygraph.lowering.products import Product
 from tinygraph.lowering.scan import lower_scan
 from tinygraph.lowering.schedule import (
@@ -32,10 +38,18 @@ from tinygraph.lowering.schedule import (
 from tinygraph.lowering.storage import Storage
 from tinygraph.lowering.tiling import Tiling
 from tinygraph.lowering.view import View
+from tinygraph.lowering.windows import (
+    UnwindowProduct,
+    WindowProduct,
+    add_windows,
+    unwindowed,
+    windowed,
+)
 from tinygraph.ops.linalg import Dot
 from tinygraph.ops.scalars import ScalarFn
 from tinygraph.ops.views import Concatenate, Reshape, Slice, Squeeze, Transpose
 from tinygraph.ops.views import Region as Part
+from tinygraph.ops.windows import Sliding, Windows
 
 Stage = Callable[[E.Builder], None]
 
@@ -55,7 +69,9 @@ class Region:
     ``stands``   in a step: per parameter what it stands for outside
     ``constants``  in a step: the parameters that are the same in all steps
     ``before``   in a step: stages that must run before the loop
+    ``folded``   products that are computed by the one stage that reads them
     ``added``    a product and the sum that it is added to in place, each way
+    ``late``     the late symbols that the stages written so far have found out
     ``tile``     the part of the batch that this region works on, if that is not the whole
     """
 
@@ -75,6 +91,8 @@ class Region:
         self.clusters: dict[Value, object] = {}
         self.nests: dict[object, list[int]] = {}
         self.added: dict[Value, Value] = {}
+        self.folded: set[Value] = set()
+        self.late: set[Sym] = set()
 
     # --- the walk -----------------------------------------------------------------------
 
@@ -89,32 +107,40 @@ class Region:
         for node in reversed(nodes):
             if isinstance(node.op, Concatenate):
                 self._place_parts(node, nodes)
+        self.folded |= unwindowed(nodes, outputs)
         for item, (total, other) in sums_with_products(nodes, outputs).items():
             if total not in self.targets:
                 self.targets[total] = self.storage.temp(total)
             if other not in self.targets:
                 self.targets[other] = self.targets[total]
                 self.added[item], self.added[total] = total, item
-        for node in nodes:
+        for node in late_last(nodes):
             node.op.lower(self, node)
 
     def _place_parts(self, node: Node, nodes: Sequence[Node]) -> None:
-        """Let the parts of a concatenation be computed where they belong."""
+        """Let the parts of a concatenation be computed where they belong, unless only a later stage
+        finds out where that is."""
         out = node.outputs[0]
         view = self.targets.get(out) or self.storage.temp(out)
         self.targets[out] = view
-        self.parts[out] = [view.slice(r) for r in node.op.regions(node.inputs)]  # type: ignore
-        for x, part in zip(node.inputs, self.parts[out], strict=True):
-            if x.node is not None and x not in self.targets:
+        regions = node.op.regions(node.inputs)  # type: ignore[attr-defined]
+        self.parts[out] = [view.slice(r) for r in regions]
+        for x, part, region in zip(node.inputs, self.parts[out], regions, strict=True):
+            known = not any(map(is_late, (*region.starts, *part.strides)))
+            if x.node is not None and x not in self.targets and known:
                 self.targets[x] = part
 
     def emit(self, b: E.Builder) -> None:
         """Write all stages."""
-        for stage in self.stages:
-            if isinstance(stage, Nest):
-                stage.emit(b)
-            else:
-                stage(b)
+        clock = self.storage.clock
+        for k, stage in enumerate(self.stages):
+            write = stage.emit if isinstance(stage, Nest) else stage
+            if clock is None or stage is _nothing:
+                write(b)
+                continue
+            kind, made, ops = made_by(k, stage, self.ready, self.home)
+            with clock.timed(b, kind, made, ops, shared=self.tile is not None):
+                write(b)
 
     def add(self, stage: Nest | Stage, *made: Value) -> int:
         """Append a stage that puts ``made`` in memory; its position."""
@@ -122,6 +148,20 @@ class Region:
         for value in made:
             self.ready[value] = len(self.stages) - 1
         return len(self.stages) - 1
+
+    def learn(self, b: E.Builder, s: Sym, value: Expr) -> None:
+        """Write that the late symbol ``s`` is ``value``, and the checks that waited for it."""
+        var = self.storage.sizes.local[s]
+        assert isinstance(var, Var)
+        b.emit(Let(var, value))
+        self.late.add(s)
+        known, region = set(self.late), self.outer
+        while region is not None:
+            known, region = known | region.late, region.outer
+        for guard in self.storage.late_guards:
+            mentioned = {x for x in guard.left.syms() | guard.right.syms() if x.bound is not None}
+            if s in mentioned and mentioned <= known:
+                self.storage.check(b, guard)
 
     # --- memory -------------------------------------------------------------------------
 
@@ -209,9 +249,13 @@ class Region:
                                (dim(0),) * len(dims), literal=literal)
 
     def iota(self, out: Value) -> None:
-        """0, 1, ...: a view without a buffer is its own flat offset."""
-        self.where[out] = View(self.storage.sizes, out.type.dtype, E.index(0), out.type.dims,
-                               (dim(1),))
+        """0, 1, ...: a view without a buffer is its own flat offset.  A tile counts on from its
+        first row."""
+        sizes, (length,) = self.storage.sizes, out.type.dims
+        start: Expr = E.index(0)
+        if self.tile is not None and self.tile.rows in length.syms():
+            start = E.mul(self.tile.start, sizes.expr(floordiv(length, dim(self.tile.rows))))
+        self.where[out] = View(sizes, out.type.dtype, start, out.type.dims, (dim(1),))
 
     def alias(self, out: Value, view: View) -> None:
         """``out`` is another view of memory that exists."""
@@ -304,7 +348,7 @@ class Region:
 
     def dot(self, out: Value, op: Dot, x: Value, y: Value) -> None:
         """A product stage."""
-        if out not in self.added:
+        if out not in self.added and out not in self.folded:
             self._product(out, op, x, y, self.allocate(out), accumulate=False)
 
     def _add_product(self, total: Value, inputs: Sequence[Value]) -> None:
@@ -319,10 +363,17 @@ class Region:
 
     def _product(self, out: Value, op: Dot, x: Value, y: Value, c: View, accumulate: bool) -> None:
         """A product.  Weights that stay the same in a loop are packed before it."""
+        found = windowed(op, x, y)
+        if found is not None:
+            op, x, y, roles = found
+            views = self.memory(x), self.memory(y), c
+            shared, seen = self.outer is None, WindowProduct(op, views, roles, accumulate)
+            self.add(lambda builder: seen.emit(builder, self.storage.scratch, shared), out)
+            return
         if x in self.constants and y not in self.constants:
             op, x, y = Dot(op.b, op.a, op.out), y, x
         product = Product(op, self.memory(x), self.memory(y), c, accumulate)
-        if y in self.constants and product.packable():
+        if y in self.constants and product.packable() and not self._of_tile(y):
             panels, panel = self._panels(y, product), self.storage.panel(out.type.dtype)
             share = product.shares_in_step(self.tile)
             self.add(lambda builder: product.emit(builder, panels, panel, share), out)
@@ -331,6 +382,11 @@ class Region:
         else:
             share = product.shares() if self.outer is None else None
             self.add(lambda builder: product.emit(builder, share=share), out)
+
+    def _of_tile(self, value: Value) -> bool:
+        """Does ``value`` have another part for every tile of the batch?"""
+        return self.tile is not None and any(
+            self.tile.rows in d.syms() for d in value.type.dims)
 
     def _panels(self, y: Value, product: Product) -> View:
         """The constant ``y`` in panels, copied before the outermost loop in which it is one."""
@@ -376,6 +432,17 @@ class Region:
         self.add(lambda b: fill(b, target, zero))
         self.add(self._copy_nest(source, target.slice(part)), out)
 
+    def unwindows(self, out: Value, x: Value, sliding: Sliding) -> None:
+        """Zeros to which the windows ``x`` are added."""
+        target, shared = self.allocate(out), self.outer is None
+        if x in self.folded and x.node is not None and isinstance(x.node.op, Dot):
+            first, second = map(self.memory, x.node.inputs)
+            made = UnwindowProduct(x.node.op, (first, second), target, sliding)
+            self.add(lambda b: made.emit(b, self.storage.scratch, shared), out)
+            return
+        source = self.view(x)
+        self.add(lambda b: add_windows(b, source, target, sliding, shared), out)
+
     def set_slice(self, out: Value, x: Value, y: Value, part: Part) -> None:
         """A copy of ``x`` with ``y`` at ``part``."""
         base, source, target = self.view(x), self.view(y), self.allocate(out)
@@ -385,6 +452,17 @@ class Region:
     def scan(self, node: Node, op: Any) -> None:
         """A loop stage."""
         lower_scan(self, node, op)
+
+    argsort, searchsorted, bounded = lower_argsort, lower_searchsorted, lower_bounded
+    cumulate = lower_cumulate
+
+    def nonzero(self, node: Node) -> None:
+        """A loop that counts."""
+        lower_nonzero(self, node)
+
+    def call(self, node: Node, name: str, function: Callable[..., None]) -> None:
+        """A stage that runs a Python function."""
+        lower_call(self, node, name, function)
 
     def take(self, out: Value, x: Value, index: Value, axis: int) -> None:
         """out[.., i.., ..] = x[.., index[i..], ..]"""
@@ -408,7 +486,7 @@ class Region:
         while True:
             if value in self.stands and self.outer is not None:
                 return self.outer.named(self.stands[value])
-            views = (Transpose, Squeeze, Reshape, Slice)
+            views = (Transpose, Squeeze, Reshape, Slice, Windows)
             if value.name or value.node is None or not isinstance(value.node.op, views):
                 return value
             value = value.node.inputs[0]

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tinygraph.dims import Dim, dim
+from tinygraph.dims import Dim, dim, is_late
+from tinygraph.dtypes import bool_, int64
 from tinygraph.graph import Node, Value, users
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Binary, Expr, Var
+from tinygraph.loops.language import Binary, Expr, Let, Load, Unary, Var
 from tinygraph.lowering.overlap import Looped, overlaps
 from tinygraph.lowering.overlay import same_rows
 from tinygraph.lowering.tiling import Tiling, tiling
@@ -66,24 +67,26 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
             if view is None:
                 view = region.storage.temp(item, rows=op.n_steps)
                 # Rows of a loop that walks backwards lie in the order of what it walks along.
-                view = view.flip(0) if backwards else view
+                view = view.flip(0) if backwards and op.until is None else view
             stacks.append((k, view))
         region.where[out] = view
     t = Var(_name(region, "step"), n.dtype)
     names = _name(region, "tile"), _name(region, "start"), _name(region, "rows")
-    cut = None if region.tile else tiling(op, region.storage.lane, names)
+    whole = region.tile is not None or op.until is not None
+    cut = None if whole else tiling(op, region.storage.lane, names)
     step = _Step(region, node, op, cut, t)
     step.lower(carries, stacks)
-    region.storage.same_rows += same_rows(
-        t.name, [region.view(seq) for seq in given.seqs], [view for _, view in stacks])
-    if cut is None and region.tile is None:
+    if op.until is None:
+        region.storage.same_rows += same_rows(
+            t.name, [region.view(seq) for seq in given.seqs], [view for _, view in stacks])
+    if not whole and cut is None and not is_late(op.n_steps):
         loops = region.storage.loops
         loops[node] = Looped(t.name, carries)
         region.storage.overlaps += overlaps(region, node, op, loops, [v for _, v in stacks])
     for carry, out in zip(carries, outs.carries, strict=True):
         region.where[out] = carry.row(n)
 
-    region.add(lambda b: step.emit(b, n), *node.outputs)
+    region.add(lambda b: step.emit(b, n, carries), *node.outputs)
 
 
 def _count(steps: Dim) -> str:
@@ -105,6 +108,7 @@ class _Step:
         self.cut, self.t, self.op, self.source = cut, t, op, node.outputs[0].source
         graph = cut.body(op.body) if cut else op.body
         self.params, self.results = op.groups.inputs(graph.inputs), op.groups.outputs(graph.outputs)
+        self.outer = region
         self.region = body = type(region)(region.storage, outer=region, tile=cut or region.tile)
         given = op.groups.inputs(node.inputs)
         body.stands = dict(zip(graph.inputs, node.inputs, strict=True))
@@ -135,10 +139,13 @@ class _Step:
             for value, view in wanted:
                 body.put(value, view)
 
-    def emit(self, b: E.Builder, n: Expr) -> None:
+    def emit(self, b: E.Builder, n: Expr, carries: Sequence[Carry]) -> None:
         """Write what the loop needs before it, and the loop."""
         for stage in self.region.before:
             stage(b)
+        if self.op.until is not None:
+            self._until(b, carries[0])
+            return
         if self.cut is None:
             self._loop(b, n)
             return
@@ -148,9 +155,30 @@ class _Step:
             self.cut.bind(b, tile, sizes.expr(dim(self.cut.batch)), count)
             self._loop(b, n)
 
-    def _loop(self, b: E.Builder, n: Expr) -> None:
+    def _until(self, b: E.Builder, flag: Carry) -> None:
+        """The loop that ends where its flag, a carry, is set."""
+        storage, zero = self.region.storage, E.index(0)
+        most = storage.sizes.expr(self.op.most)
+        count, ended = b.register(int64, hint="count"), b.register(bool_, hint="ended")
+        b.store(count, zero, zero)
+        b.store(ended, zero, E.const(False, bool_))
+        more = Binary("lt", Load(count, zero), most)
+        self._note(b)
+        with b.while_(Binary("and", more, Unary("not", Load(ended, zero)))):
+            b.emit(Let(self.t, Load(count, zero)))
+            self.region.emit(b)
+            following = E.add(self.t, E.index(1))
+            b.store(ended, zero, flag.row(following).element([]))
+            b.store(count, zero, following)
+        for s, _ in self.op.late():
+            self.outer.learn(b, s, Load(count, zero))
+
+    def _note(self, b: E.Builder) -> None:
         b.note(f"scan {self.op.name or 'without a name'}: {_count(self.op.n_steps)} steps",
                self.source)
+
+    def _loop(self, b: E.Builder, n: Expr) -> None:
+        self._note(b)
         with b.loop(n, hint=self.t.name) as step:
             # Views were made over ``t``; the builder's index takes its name.
             assert step.name == self.t.name

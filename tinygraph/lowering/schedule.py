@@ -10,9 +10,11 @@ from tinygraph.ops.arithmetic import Broadcast, Constant, Elemwise, Reduce
 from tinygraph.ops.linalg import Dot
 from tinygraph.ops.sizes import DimValue, Iota
 from tinygraph.ops.views import Reshape, Slice, Squeeze, Transpose
+from tinygraph.ops.windows import Windows
 
 # What is computed where it is used, or costs nothing: it waits until something needs it.
-_WAITS = (Elemwise, Broadcast, Constant, DimValue, Iota, Reshape, Slice, Squeeze, Transpose, Reduce)
+_WAITS = (Elemwise, Broadcast, Constant, DimValue, Iota, Reshape, Slice, Squeeze, Transpose,
+          Windows, Reduce)
 
 
 def late_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:

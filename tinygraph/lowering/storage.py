@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinygraph.dims import Dim, dim, floordiv
-from tinygraph.dtypes import DType
-from tinygraph.graph import Node, Type, Value, describe
+from tinygraph.dims import Dim, Sym, at_most, dim, floordiv
+from tinygraph.dtypes import DType, int64
+from tinygraph.graph import Guard, Node, Type, Value, describe
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Buffer, Expr
+from tinygraph.loops.language import Binary, Buffer, Expr, Var
+from tinygraph.lowering.clock import Clock
 from tinygraph.lowering.nest import loop_order
 from tinygraph.lowering.overlap import Looped, Overlap
 from tinygraph.lowering.overlay import SameRows
@@ -43,6 +44,7 @@ class Storage:
     ``lane``: a Dim whose axis lies innermost in every temp that has it, or None (row-major).
     Small hidden sizes fill vector registers badly; a batch in the lanes fills them.
     ``looped``: is there a scan in the program?
+    ``clock``: what times the stages, where a profile is asked for
     ``panel``: how many columns of a matrix of a dtype the back end packs together
     """
 
@@ -59,7 +61,28 @@ class Storage:
         self.constants: list[np.ndarray] = []
         self.constant_buffers: list[Buffer] = []
         self.sites: list[Site] = []
+        self.clock: Clock | None = None
         self._names: dict[str, int] = {}
+        self.late_guards: list[Guard] = []
+
+    def expect(self, late: Iterable[Sym], guards: Iterable[Guard]) -> None:
+        """Late symbols that the program will determine, and what it then has to check."""
+        self.late_guards = list(guards)
+        for s in sorted(late, key=lambda s: s.key):
+            self.sizes.local[s] = Var(self.fresh("late").replace("$", ""), int64)
+
+    def late_names(self) -> list[str]:
+        """What the program calls late symbols."""
+        return [var.name for s, var in self.sizes.local.items()
+                if s.bound is not None and isinstance(var, Var)]
+
+    def check(self, b: E.Builder, guard: Guard) -> None:
+        """Write the check of a relation between sizes."""
+        text = guard.text.replace("{left}", "{0}").replace("{right}", "{1}")
+        self.sites.append(Site(guard.error, text))
+        left, right = self.sizes.expr(guard.left), self.sizes.expr(guard.right)
+        holds = Binary("eq" if guard.relation == "eq" else "le", left, right)
+        b.check(holds, len(self.sites) - 1, (left, right))
 
     def fresh(self, hint: str) -> str:
         """A buffer name that is not taken."""
@@ -107,11 +130,12 @@ class Storage:
         """Memory for ``count`` elements in the arena, and where in the buffer they begin: tiles
         that may run at once have each their own."""
         start: Expr = E.index(0)
+        count = at_most(count)
         if self.tile is not None:
             # Whole cache lines, whatever an element's size: threads must not share one.
             count = floordiv(self.tile.largest(count) + (ALIGNMENT - 1), dim(ALIGNMENT)) * ALIGNMENT
             start = E.mul(self.tile.index, self.sizes.expr(count))
-            count = count * self.tile.count
+            count = at_most(count * self.tile.count)
         buffer = Buffer(self.fresh(hint), dtype, self.sizes.expr(count), "temp", True)
         self.temps[buffer] = count * dtype.itemsize
         return buffer, start
@@ -153,5 +177,5 @@ class Storage:
         return ones + loop_order(dims, self.lane)
 
     def _buffer(self, hint: str, type_: Type, writable: bool) -> Buffer:
-        size = self.sizes.expr(element_count(type_.dims))
+        size = self.sizes.expr(at_most(element_count(type_.dims)))
         return Buffer(self.fresh(hint), type_.dtype, size, "arg", writable)

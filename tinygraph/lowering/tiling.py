@@ -17,7 +17,12 @@ from tinygraph.loops import build as E
 from tinygraph.loops.language import TRANSCENDENTAL, Binary, Expr, Select, Var
 from tinygraph.lowering.view import View, element_count
 from tinygraph.ops.arithmetic import Arithmetic, Broadcast, Constant, Elemwise, Reduce
+from tinygraph.ops.bounds import Bounded
+from tinygraph.ops.callback import Callback
+from tinygraph.ops.cumulative import Cumulate, LinearRecurrence
+from tinygraph.ops.index import Put, Take
 from tinygraph.ops.linalg import Dot
+from tinygraph.ops.sizes import Iota
 from tinygraph.ops.views import (
     Concatenate,
     Region,
@@ -136,7 +141,9 @@ def work(graph: Graph) -> Dim:
                              (*node.inputs[0].type.dims, *node.inputs[1].type.dims), strict=True))
             total = total + element_count(tuple(sizes.values()))
         elif isinstance(node.op, Elemwise):
-            weight = TRANSCENDENTAL_WORK if node.op.fn.name in TRANSCENDENTAL else 1
+            fn = node.op.fn
+            slow = fn.name in TRANSCENDENTAL or fn.prepare is not None
+            weight = TRANSCENDENTAL_WORK if slow else 1
             total = total + element_count(out.dims) * weight
     return total
 
@@ -146,8 +153,9 @@ def _batch(op: Scan) -> Sym | None:
     first = op.body.outputs[0].type.dims if op.body.outputs else ()
     for d in first:
         s = d.symbol
-        if s is not None and s not in op.n_steps.syms() and _independent(op.body, s) and all(
-                _axis(v, s) is not None for v in op.body.outputs):
+        if s is None or s.bound is not None or s in op.n_steps.syms():
+            continue
+        if _independent(op.body, s) and all(_axis(v, s) is not None for v in op.body.outputs):
             return s
     return None
 
@@ -166,11 +174,20 @@ def _plain(v: Value, s: Sym) -> bool:
 def _independent(graph: Graph, s: Sym) -> bool:
     """Is row i of every value made from rows i of its operands alone?"""
     return all(_plain(v, s) for v in graph.inputs) and all(
-        all(_plain(v, s) for v in node.outputs) and _row_by_row(node, s)
+        (isinstance(node.op, Iota) or all(_plain(v, s) for v in node.outputs))
+        and _row_by_row(node, s)
         for node in graph.nodes())
 
 
 def _row_by_row(node: Node, s: Sym) -> bool:
+    if isinstance(node.op, Callback):
+        return False  # once per step, whatever it reads; and Python is not shared by threads
+    if isinstance(node.op, (Take, Put, Bounded)):
+        return False  # they leave the program where an index is bad, and no thread can do that
+    if isinstance(node.op, Iota):
+        return _numbers_rows(node.op.length, s)
+    if any(not _plain(v, s) for v in node.inputs):  # made by such an Iota
+        return isinstance(node.op, Reshape) and node.outputs[0].type.dims[0].symbol == s
     axes = [_axis(v, s) for v in node.inputs]
     if all(a is None for a in axes):
         # Made of nothing that has rows: it has none itself, or the same in all of them.
@@ -179,6 +196,12 @@ def _row_by_row(node: Node, s: Sym) -> bool:
     out = _axis(node.outputs[0], s)
     check = _CHECKS.get(type(node.op))
     return out is not None and check is not None and check(node, axes, out)
+
+
+def _numbers_rows(length: Dim, s: Sym) -> bool:
+    """May a tile count up to ``length`` from its first row on?"""
+    each = floordiv(length, dim(s))
+    return s not in length.syms() or (each * dim(s) == length and s not in each.syms())
 
 
 def _reads_size(node: Node, s: Sym) -> bool:
@@ -234,7 +257,12 @@ def _concatenate(node: Node, axes: list[int | None], out: int) -> bool:
     return all(a == out for a in axes) and node.op.axis != out  # type: ignore[attr-defined]
 
 
+def _along(node: Node, axes: list[int | None], out: int) -> bool:
+    return _same_axis(node, axes, out) and node.op.axis != out  # type: ignore[attr-defined]
+
+
 _CHECKS = {
+    Cumulate: _along, LinearRecurrence: _along,
     Elemwise: _same_axis, Broadcast: _broadcast, Reduce: _always, Dot: _dot, Slice: _region,
     Unslice: _region, SetSlice: _region, Transpose: _always, Squeeze: _always,
     Reshape: _reshape, Concatenate: _concatenate, Constant: _always,

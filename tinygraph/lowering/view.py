@@ -11,6 +11,7 @@ from tinygraph.loops import build as E
 from tinygraph.loops.language import Buffer, Cast, Expr, Load
 from tinygraph.lowering.sizes import SizeParameters
 from tinygraph.ops.views import Region
+from tinygraph.ops.windows import Sliding
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,15 @@ class View:
             offset = E.add(offset, self.sizes.expr(start * stride))
         strides = tuple(s * k for s, k in zip(self.strides, region.steps, strict=True))
         return replace(self, offset=offset, dims=region.lengths, strides=strides)
+
+    def windows(self, sliding: Sliding) -> View:
+        """The elements seen through windows: an element may stand at several places."""
+        strides, steps = list(self.strides), []
+        for axis, _, _, stride, dilation in sliding.each():
+            steps.append(self.strides[axis] * dilation)
+            strides[axis] = self.strides[axis] * stride
+        return replace(self, dims=sliding.dims(self.dims),
+                       strides=(*strides[:-1], *steps, strides[-1]))
 
     def row(self, t: Expr) -> View:
         """The part at index t of axis 0."""

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygraph.config import config
-from tinygraph.dims import Dim, dim, prove_equal
-from tinygraph.dtypes import DType, bool_, dtype, promote
+from tinygraph.dims import Dim, dim, nonnegative, prove_equal
+from tinygraph.dtypes import DType, bool_, dtype, int8, int16, int32, int64, promote
 from tinygraph.errors import ShapeError
 from tinygraph.graph import Guard, Node, Op, Type, Value, apply, describe, kind_name
 from tinygraph.ops.scalars import TABLE, ScalarFn, cast_fn
@@ -181,6 +181,10 @@ class Constant(Op):
 def constant(x: Any, type_: DType | None = None, cls: type[Value] = Arithmetic) -> Any:
     """A constant of ``x`` (any array-like).  Raises TypeError for a dtype that does not exist."""
     array = np.asarray(x)
+    if array.dtype.kind in "USOV":
+        text = repr(x)
+        raise TypeError(f"{text if len(text) < 60 else text[:57] + '...'} is no number and no "
+                        "array of numbers; a constant can be made of nothing else")
     kind = type_ or dtype(array.dtype)
     array = np.ascontiguousarray(array, kind.np).reshape(array.shape)
     return apply(Constant(array.tobytes(), kind, array.shape), cls=cls)[0]
@@ -211,16 +215,22 @@ def as_value(x: Any, like: Value | None = None, cls: type[Value] = Arithmetic) -
     cls = like.result_class() if like is not None else cls
     if isinstance(x, (bool, np.bool_)):
         return constant(x, bool_, cls)
-    if isinstance(x, int) and like is not None and like.type.dtype.kind != "b":
+    if isinstance(x, int) and like is not None:
         kind = like.type.dtype
-        if kind.is_float or np.iinfo(kind.np).min <= x <= np.iinfo(kind.np).max:
+        if kind.is_float:
             return constant(x, kind, cls)
+        return constant(x, next((k for k in (kind, int8, int16, int32) if _holds(k, x)), int64),
+                        cls)
     if isinstance(x, float):
         strong = like is not None and like.type.dtype.is_float
         return constant(x, like.type.dtype if strong else dtype(config.floatX), cls)  # type: ignore
     if isinstance(x, (list, tuple)) and any(isinstance(y, Value) for y in x):
         raise TypeError("a list of variables is not a variable; write T.stack([...])")
     return constant(x, cls=cls)
+
+
+def _holds(kind: DType, x: int) -> bool:
+    return kind.is_int and bool(np.iinfo(kind.np).min <= x <= np.iinfo(kind.np).max)
 
 
 def full(x: float | int | bool, dims: Iterable[Dim | int], type_: DType,
@@ -241,6 +251,7 @@ class Broadcast(Op):
 
     dims: tuple[Dim, ...]
     axes: tuple[int, ...]
+    silent: ClassVar[bool] = True
 
     def infer(self, *inputs: Value) -> tuple[Type, ...]:
         (x,) = inputs
@@ -253,12 +264,19 @@ class Broadcast(Op):
 
     def requires(self, *inputs: Value) -> Iterable[Guard]:
         (x,) = inputs
+        for axis, d in enumerate(self.dims):
+            if axis not in self.axes and not nonnegative(d):
+                yield Guard(dim(0), "le", d, f"the size of axis {axis} of an array, {d} ("
+                            f"{_origins(d)}), is {{right}}; a size must not be negative",
+                            ValueError)
         for k, axis in enumerate(self.axes):
             if x.type.dims[k] not in (1, self.dims[axis]):
+                needed = _origins(self.dims[axis])
+                of = f", the size of {needed}" if needed else ""
                 yield Guard(x.type.dims[k], "eq", self.dims[axis],
-                            f"axis {k} of {describe(x)} is {{left}}, but {{right}} is needed. A "
-                            "size of 1 only broadcasts where it is known when the graph is built: "
-                            "write T.addbroadcast(x, axis)")
+                            f"axis {k} of {describe(x)} is {{left}}, but {{right}} is needed{of}."
+                            " A size of 1 only broadcasts where it is known when the graph is "
+                            "built: write T.addbroadcast(x, axis)")
 
     def numpy(self, env: Env, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         (x,) = arrays
@@ -292,6 +310,13 @@ class Broadcast(Op):
     def lower(self, context: Any, node: Node) -> None:
         view = context.view(node.inputs[0])
         context.alias(node.outputs[0], view.broadcast(self.dims, self.axes))
+
+
+def _origins(d: Dim) -> str:
+    """What a size depends on, in the user's words."""
+    syms = sorted(d.syms(), key=lambda s: s.key)
+    return ", ".join(describe(s.value) if s.value is not None else s.origin or s.name
+                     for s in syms)
 
 
 def broadcast_to(x: Value, dims: Sequence[Dim | int], axes: Sequence[int] | None = None) -> Any:
@@ -357,6 +382,8 @@ class Elemwise(Op):
         return (np.asarray(out),)
 
     def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
+        if not node.outputs[0].type.dtype.is_float:  # whole numbers move in steps
+            return [cotangents[0].zeros() for _ in node.inputs]
         return list(self.fn.grad(*node.inputs, node.outputs[0], cotangents[0]))
 
     def batch(self, inputs: Sequence[Any], batched: Sequence[bool], n: Dim) -> tuple[Any, ...]:
@@ -381,12 +408,17 @@ def _join_dims(inputs: Sequence[Value]) -> tuple[Dim, ...]:
     return tuple(out)
 
 
+_OF_BOOLS = {"add": "or", "mul": "and"}  # as NumPy has it
+
+
 def elementwise(name: str | ScalarFn, *operands: Any) -> Any:
     """A scalar function of operands that are promoted to one dtype and broadcast to one shape."""
     fn = TABLE[name] if isinstance(name, str) else name
     like = next((x for x in operands if isinstance(x, Value)), None)
     floats = [x for x in operands if isinstance(x, Value) and x.type.dtype.is_float]
     values = [as_value(x, floats[0] if floats else like) for x in operands]
+    if fn.name in _OF_BOOLS and all(v.type.dtype is bool_ for v in values):
+        fn = TABLE[_OF_BOOLS[fn.name]]
     return apply(Elemwise(fn), *broadcast_together(_promoted(fn, values)))[0]
 
 
@@ -403,7 +435,7 @@ def _promoted(fn: ScalarFn, values: list[Any]) -> list[Any]:
         if fn.accepts != "f" and kind is bool_ and fn.name not in ("neg", "sub"):
             kind = dtype("int8")
         elif fn.accepts == "f":
-            kind = _float_of(kind)
+            kind = dtype(config.floatX) if fn.name == "div" else _float_of(kind)
         else:
             raise TypeError(f"{fn.name} does not take {describe(values[0])}; cast it to an "
                             "integer or use ~ for logical not")
@@ -502,6 +534,8 @@ class Reduce(Op):
 
     def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
         (g,), (x,) = cotangents, node.inputs
+        if not x.type.dtype.is_float:
+            return [x.zeros()]  # type: ignore[attr-defined]
         kept = tuple(k for k in range(x.ndim) if k not in self.axes)
         spread = broadcast_to(g, x.type.dims, kept)
         if self.kind == "sum":

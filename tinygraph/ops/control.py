@@ -30,6 +30,18 @@ class Identity(Op):
         context.alias(node.outputs[0], context.view(node.inputs[0]))
 
 
+class Disconnected:
+    """What stands for "no dependence" in the list of gradients of a user's op, like None."""
+
+
+@dataclass(frozen=True)
+class NotDifferentiable:
+    """What stands in the list of gradients of a user's op for one that cannot be had.  To ask for
+    a gradient that needs it raises NotDifferentiableError with ``reason``."""
+
+    reason: str
+
+
 @dataclass(frozen=True)
 class GradClip(Identity):
     """The gradient that passes is clipped to [low, high], element by element (Graves 2013,
@@ -40,6 +52,26 @@ class GradClip(Identity):
 
     def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
         return [elementwise("minimum", elementwise("maximum", cotangents[0], self.low), self.high)]
+
+
+@dataclass(frozen=True)
+class GradScale(Identity):
+    """The gradient that passes is multiplied by ``factor``."""
+
+    factor: float
+
+    def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
+        return [cotangents[0] * self.factor]
+
+
+@dataclass(frozen=True)
+class Undefined(Identity):
+    """To ask for the gradient that passes is a mistake, for ``reason``."""
+
+    reason: str
+
+    def vjp(self, node: Node, cotangents: Sequence[Any]) -> list[Any]:
+        return [NotDifferentiable(self.reason)]
 
 
 @dataclass(frozen=True)

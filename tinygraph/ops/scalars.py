@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.dtypes import ALL, DType, bool_
+from tinygraph.dtypes import ALL, DType, bool_, int64
 from tinygraph.loops import language as L
+from tinygraph.ops.philox import philox, philox_half, philox_words
 
 Grad = Callable[..., tuple[Any, ...]]
 
@@ -28,6 +29,8 @@ class ScalarFn:
     numpy    its meaning on arrays
     grad     (*inputs, output, cotangent) -> a cotangent per input; None: no dependence
     loops    (*expressions) -> loop expression
+    prepare  (let, *expressions) -> the expressions that ``loops`` takes instead; ``let`` binds
+             one to a name.  Functions that share it share that work where operands are the same
     """
 
     name: str
@@ -37,6 +40,7 @@ class ScalarFn:
     loops: Callable[..., L.Expr]
     result: str | DType = "same"
     accepts: str = "fiu"
+    prepare: Callable[..., tuple[L.Expr, ...]] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -92,6 +96,44 @@ def _sign(x: L.Expr) -> L.Expr:
     if not x.dtype.is_float:
         return sign
     return L.Select(L.Unary("isnan", x), x, L.Binary("mul", sign, one))
+
+
+def _left_shift(x: L.Expr, y: L.Expr) -> L.Expr:
+    inside, most = _shift_amount(x, y)
+    moved = L.Binary("shl", x, most)
+    return moved if most is y else L.Select(inside, moved, L.Const(0, x.dtype))
+
+
+def _right_shift(x: L.Expr, y: L.Expr) -> L.Expr:
+    inside, most = _shift_amount(x, y)
+    moved = L.Binary("shr", x, most)
+    if most is y or x.dtype.kind == "i":
+        return moved
+    return L.Select(inside, moved, L.Const(0, x.dtype))
+
+
+def _shift_amount(x: L.Expr, y: L.Expr) -> tuple[L.Expr, L.Expr]:
+    """Is ``y`` a number of bits that ``x`` has; and y (itself, if it surely is), or the largest
+    such number."""
+    last = L.Const(x.dtype.bits - 1, x.dtype)
+    inside = L.Binary("and", L.Binary("ge", y, L.Const(0, x.dtype)), L.Binary("le", y, last))
+    sure = isinstance(y, L.Const) and 0 <= y.value < x.dtype.bits
+    return inside, y if sure else L.Select(inside, y, last)
+
+
+def _shift(op: str) -> Callable[..., L.Expr]:
+    """The loop expression of a shift.  Counts that are negative or reach the width shift every
+    bit out, as in NumPy; the loop language gives them no meaning."""
+    def loops(x: L.Expr, y: L.Expr) -> L.Expr:
+        zero, last = L.Const(0, x.dtype), L.Const(x.dtype.bits - 1, x.dtype)
+        inside: L.Expr = L.Binary("le", y, last)
+        if x.dtype.kind == "i":
+            inside = L.Binary("and", L.Binary("ge", y, zero), inside)
+            if op == "shr":  # the sign is what stays
+                return L.Binary(op, x, L.Select(inside, y, last))
+        return L.Select(inside, L.Binary(op, x, L.Select(inside, y, zero)), zero)
+
+    return loops
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -165,8 +207,18 @@ _ENTRIES = (
     _compare("gt", np.greater), _compare("ge", np.greater_equal),
     _compare("eq", np.equal), _compare("ne", np.not_equal),
     _bitwise("and"), _bitwise("or"), _bitwise("xor"),
+    ScalarFn("left_shift", 2, np.left_shift, _flat, _shift("shl"), accepts="iu"),
+    ScalarFn("right_shift", 2, np.right_shift, _flat, _shift("shr"), accepts="iu"),
     ScalarFn("invert", 1, np.invert, _flat, accepts="iub", loops=lambda x: L.Unary(
         "not" if x.dtype is bool_ else "invert", x)),
+    # x << y and x >> y, where y is at least 0; a shift by the width or more moves all bits out
+    ScalarFn("left_shift", 2, np.left_shift, _flat, _left_shift, accepts="iu"),
+    ScalarFn("right_shift", 2, np.right_shift, _flat, _right_shift, accepts="iu"),
+    # random bits of (index, draw, key): see ops/philox.py
+    ScalarFn("philox_low", 3, lambda i, draw, key: philox(i, draw, key)[0], _flat,
+             lambda a, b, c, d: philox_half(a, b), int64, "i", philox_words),
+    ScalarFn("philox_high", 3, lambda i, draw, key: philox(i, draw, key)[1], _flat,
+             lambda a, b, c, d: philox_half(c, d), int64, "i", philox_words),
     _unary("isnan", np.isnan, _flat, result="bool", accepts="f"),
     _unary("isinf", np.isinf, _flat, result="bool", accepts="f"),
     # a choice: the condition is bool, the others of one dtype

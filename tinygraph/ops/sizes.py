@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.dims import Dim, Sym, dim, floordiv
+from tinygraph.dims import Atom, Dim, Sym, dim, floordiv, is_late
 from tinygraph.dtypes import DType, int64
-from tinygraph.graph import Node, Op, Type, Value, apply
-from tinygraph.ops.arithmetic import Arithmetic, Elemwise, scalar_constant
+from tinygraph.graph import Node, Op, Type, Value, apply, describe
+from tinygraph.ops.arithmetic import Arithmetic, Elemwise, elementwise, full, scalar_constant
 from tinygraph.ops.scalars import cast_fn
 
 Env = Callable[[Dim], int]
@@ -57,8 +57,29 @@ class Iota(Op):
 
 
 def size_value(d: Dim, cls: type[Value] = Arithmetic) -> Any:
-    """A Dim as an int64 scalar variable."""
+    """A Dim as an int64 scalar variable.  A late size is computed from the variable that it is the
+    value of, so that whatever needs the number needs what finds it out."""
+    if is_late(d) and all(s.value is not None for s in d.syms() if s.bound is not None):
+        return _late_value(d, cls)
     return apply(DimValue(d), cls=cls)[0]
+
+
+def _late_value(d: Dim, cls: type[Value]) -> Any:
+    total: Any = None
+    for monomial, c in d.terms:
+        term: Any = full(c, (), int64, cls=cls)
+        for atom in monomial:
+            term = term * _atom_value(atom, cls)
+        total = term if total is None else total + term
+    return full(0, (), int64, cls=cls) if total is None else total
+
+
+def _atom_value(atom: Atom, cls: type[Value]) -> Any:
+    if isinstance(atom, Sym):
+        return atom.value if atom.bound is not None else size_value(dim(atom), cls)
+    left, right = size_value(atom.left, cls), size_value(atom.right, cls)
+    name = {"floordiv": "floordiv", "min": "minimum", "max": "maximum"}[atom.op]
+    return elementwise(name, left, right)
 
 
 def iota(length: Dim, type_: DType = int64, cls: type[Value] = Arithmetic) -> Any:
@@ -79,7 +100,8 @@ def as_dim(x: Any) -> Dim:
             raise TypeError(f"a size must be an integer, not {x!r}")
         return dim(int(x))
     if x.ndim != 0 or not x.type.dtype.is_int:
-        raise TypeError(f"a size must be an integer scalar, not {x!r} of type {x.type}")
+        raise TypeError(f"a size must be an integer scalar, not {describe(x)}; write "
+                        "T.cast(x, 'int64'), or declare it with T.lscalar")
     known = _polynomial(x)
     if known is not None:
         return known
@@ -103,6 +125,9 @@ def _polynomial(x: Value) -> Dim | None:
     node = x.node
     if node is None:
         return None
+    for s, k in node.op.late():
+        if k == x.index:
+            return dim(s)
     if isinstance(node.op, DimValue):
         return node.op.dim
     if isinstance(node.op, Elemwise):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from tinygraph.graph import Graph
-from tinygraph.passes import canonical_arithmetic, canonical_reduce, canonical_views
+from tinygraph.passes import (
+    canonical_arithmetic,
+    canonical_reduce,
+    canonical_views,
+    canonical_windows,
+)
 from tinygraph.passes.sums import tile_sums
 from tinygraph.rewrite.engine import Context, Pass, rewrite
 
-RULES = (*canonical_arithmetic.RULES, *canonical_views.RULES, *canonical_reduce.RULES)
+RULES = (*canonical_arithmetic.RULES, *canonical_views.RULES, *canonical_windows.RULES,
+         *canonical_reduce.RULES)
 
 
 def _canonical(graph: Graph, context: Context) -> Graph:

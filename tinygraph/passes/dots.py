@@ -19,6 +19,7 @@ from tinygraph.ops.views import (
     slice_,
     transpose,
 )
+from tinygraph.ops.windows import Windows
 from tinygraph.passes.dot_labels import RULES as LABEL_RULES
 from tinygraph.passes.scan_join import stacked
 from tinygraph.passes.sums import add_all, chains
@@ -257,6 +258,8 @@ def _merged_terms(terms: Sequence[Value], roles: Roles, context: Context) -> lis
     for i, t in enumerate(terms):
         if made_by(t, Dot) is None or context.users(t) != terms.count(t):
             continue
+        if any(made_by(x, Windows) for x in operands(t)):
+            continue  # joined or added, windows would be written out
         term = Term.of(t)
         if ("c", 0) in term.a:
             groups[term.others(), roles.kind(t)].append(i)
@@ -356,6 +359,8 @@ def _merge_shared(graph: Graph, context: Context) -> Graph:
             if flipped and node.inputs[0] is node.inputs[1]:
                 continue
             sharer = Sharer.of(v, flipped)
+            if made_by(sharer.y, Windows):
+                continue
             for key in sharer.merge_keys():
                 groups[key, roles.kind(v), roles.depends(sharer.y), level[v],
                        _scan_of(sharer.y)].append(sharer)

@@ -15,6 +15,7 @@ from tinygraph.dims import Dim, dim
 from tinygraph.graph import Graph, Node, Value, apply, subgraphs
 from tinygraph.ops.arithmetic import Broadcast, Elemwise, Reduce, broadcast_to, reduce_
 from tinygraph.ops.linalg import Dot, dot_general
+from tinygraph.ops.sizes import Iota
 from tinygraph.ops.views import (
     Region,
     Reshape,
@@ -119,8 +120,10 @@ def _relabelled(node: Node, left: Any, right: Any) -> Any:
 
 @rule(Elemwise)
 def elementwise_of_reshape(node: Node, context: Context) -> Any:
-    """reshape(x) + reshape(y) --> reshape(x + y);  also with a broadcast beside them"""
-    shaped = next((v for v in node.inputs if made_by(v, Reshape)), None)
+    """reshape(x) + reshape(y) --> reshape(x + y);  also with a broadcast beside them.  A range in
+    another shape stays: it costs nothing, and says which row is which"""
+    shaped = next((v for v in node.inputs
+                   if made_by(v, Reshape) and not made_by(operands(v)[0], Iota)), None)
     if shaped is None:
         return None
     before, after = operands(shaped)[0].type.dims, shaped.type.dims

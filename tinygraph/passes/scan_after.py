@@ -3,14 +3,17 @@ one; and the sum over all steps of such products is one product."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from tinygraph.graph import Node, Value
 from tinygraph.ops.arithmetic import Reduce, broadcast_to, reduce_
 from tinygraph.ops.linalg import Dot, dot_general
+from tinygraph.ops.views import Unslice
+from tinygraph.ops.windows import Windows
 from tinygraph.passes.scan_edit import Lift, ScanEdit, frontier
 from tinygraph.rewrite.engine import Context, rule, rule_pass
+from tinygraph.rewrite.pattern import made_by, operands
 from tinygraph.scan_module.op import Scan
 
 
@@ -85,7 +88,23 @@ def _moving(edit: ScanEdit) -> dict[Value, None]:
         product = isinstance(n.op, Dot) and v in varying
         if v not in reaching and (product or any(x in found for x in n.inputs)):
             found.update(dict.fromkeys(n.outputs))
+    found.update(dict.fromkeys(_windows_of(edit, found)))
     return found
+
+
+def _windows_of(edit: ScanEdit, moving: Container[Value]) -> list[Value]:
+    """The windows that moving products read, and the zeros around what is seen through them: they
+    are made again behind the loop, since they are larger than what they are made of."""
+    varying, found = edit.varying(), dict[Value, None]()
+    read = {x for n in edit.nodes() if n.outputs[0] in moving for x in n.inputs}
+    for n in reversed(edit.nodes()):
+        v = n.outputs[0]
+        if v in read and v in varying and v not in moving and (
+                isinstance(n.op, Windows) or isinstance(n.op, Unslice) and n.inputs[0] in varying
+                and any(made_by(r, Windows) and v in operands(r) for r in found)):
+            found[v] = None
+            read.update(n.inputs)
+    return list(found)
 
 
 @rule(Reduce)

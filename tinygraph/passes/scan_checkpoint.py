@@ -95,7 +95,7 @@ def _checkpoint_here(graph: Graph, context: Context) -> Graph:
 def _backward(node: Node, graph: Graph) -> Node | None:
     """The scan that walks back over all steps of ``node``, and reads its stacks: its gradient."""
     op: Any = node.op
-    if op.memory is None or op.segments:
+    if op.memory is None or op.segments or op.until is not None:
         return None
     old = [v for v, item in zip(op.groups.outputs(node.outputs).stacks,
                                 op.groups.outputs(op.body.outputs).stacks, strict=True)

@@ -38,6 +38,8 @@ def _demand_here(graph: Graph, context: Context) -> Graph:
 def _steps_read(node: Node, readers: dict[Value, list[Node]], outputs: set[Value]) -> Dim | None:
     """The number of rows that anyone reads, where it is a number and fewer than all for sure."""
     op: Any = node.op
+    if op.until is not None:
+        return None
     old = op.groups.outputs(node.outputs)
     if any(v in readers or v in outputs for v in old.carries):
         return None

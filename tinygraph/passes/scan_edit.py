@@ -11,7 +11,8 @@ from dataclasses import replace as with_fields
 from typing import Any
 
 from tinygraph.dims import Dim
-from tinygraph.graph import Graph, Interner, Node, Value, replace, toposort
+from tinygraph.graph import Graph, Node, Value, replace, toposort
+from tinygraph.interning import Interner
 from tinygraph.ops.views import axis_region, slice_
 from tinygraph.scan_module.groups import Groups, Inputs, Outputs
 from tinygraph.scan_module.op import Scan
@@ -117,14 +118,15 @@ class ScanEdit:
         self.stacks = fresh[n:]
 
     def varying(self, *, seqs: bool = True, carries: bool = True) -> set[Value]:
-        """Body values that depend on rows of sequences, or on carries."""
+        """Body values that depend on rows of sequences, or on carries, or that an op with an
+        effect makes."""
         found: set[Value] = set()
         if seqs:
             found |= {s.param for s in self.seqs}
         if carries:
             found |= {s.param for s in self.states}
         for n in self.nodes():
-            if any(v in found for v in n.inputs):
+            if n.op.effect or any(v in found for v in n.inputs):
                 found.update(n.outputs)
         return found
 
@@ -152,10 +154,11 @@ class Lift:
     """
 
     def __init__(self, edit: ScanEdit, known: dict[Value, Any] | None = None) -> None:
-        self.steps = edit.steps
+        # Before a loop with a condition only the most steps that it may take are known.
+        self.steps = edit.op.most if known is None else edit.steps
         self.memo: dict[Value, tuple[Any, bool] | None] = {}
         for s in edit.seqs:
-            whole = slice_(s.outer, axis_region(s.outer, 0, 0, edit.steps))
+            whole = slice_(s.outer, axis_region(s.outer, 0, 0, self.steps))
             self.memo[s.param] = (whole, True)
         for c in edit.consts:
             self.memo[c.param] = (c.outer, False)

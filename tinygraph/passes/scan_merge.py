@@ -76,6 +76,8 @@ def _alike(a: Any, b: Any) -> bool:
     """Do two scans take the same steps, under the same rules?"""
     if a.lazy or b.lazy or a.segments or b.segments or a.memory != b.memory:
         return False
+    if a.until is not None or b.until is not None:
+        return False
     return (a.n_steps, a.hoist, a.truncate) == (b.n_steps, b.hoist, b.truncate)
 
 

@@ -84,8 +84,11 @@ def _constant_states(edit: ScanEdit, finals: Any, mapping: dict[Value, Any]) -> 
 def _alive(edit: ScanEdit, old: Any, used: set[Value]) -> set[Any]:
     """Parameters of carries whose value matters to something that is read."""
     wanted = [edit.stacks[k] for k, v in enumerate(old.stacks) if v in used]
-    wanted += [s.new for s, v in zip(edit.states, old.carries, strict=True) if v in used]
-    alive = {s.param for s, v in zip(edit.states, old.carries, strict=True) if v in used}
+    first = 0 if edit.op.until is None else 2  # the flag and the count of a loop that has them
+    final = [s for k, (s, v) in enumerate(zip(edit.states, old.carries, strict=True))
+             if k < first or v in used]
+    wanted += [s.new for s in final]
+    alive = {s.param for s in final}
     while True:
         read = set(leaves(wanted))
         reached = [s for s in edit.states if s.param in read and s.param not in alive]

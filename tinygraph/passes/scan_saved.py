@@ -17,7 +17,16 @@ from tinygraph.graph import Graph, Node, Value, replace, toposort
 from tinygraph.loops.language import TRANSCENDENTAL
 from tinygraph.ops.arithmetic import Broadcast, Elemwise
 from tinygraph.ops.control import Identity
-from tinygraph.ops.views import Reshape, Slice, Squeeze, Transpose, axis_region, slice_
+from tinygraph.ops.views import (
+    Reshape,
+    Slice,
+    Squeeze,
+    Transpose,
+    Unslice,
+    axis_region,
+    slice_,
+)
+from tinygraph.ops.windows import Windows
 from tinygraph.passes.scan_edit import ScanEdit, is_scan
 from tinygraph.rewrite.engine import Context, Pass, everywhere, substitute
 from tinygraph.scan_module.op import Scan
@@ -231,8 +240,9 @@ def _again(node: Node, edit: ScanEdit) -> bool:
 def _cheap(node: Node) -> bool:
     """Does this cost next to nothing in a loop nest?"""
     if isinstance(node.op, Elemwise):
-        return node.op.fn.name not in TRANSCENDENTAL
-    return isinstance(node.op, (Broadcast, Transpose, Squeeze, Reshape, Slice, Identity))
+        return node.op.fn.name not in TRANSCENDENTAL and node.op.fn.prepare is None
+    return isinstance(node.op, (Broadcast, Transpose, Squeeze, Reshape, Slice, Unslice, Windows,
+                                Identity))
 
 
 saved = Pass(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinygraph.graph import Node, Value, apply
@@ -109,6 +110,7 @@ def cancel_probability(node: Node, context: Context) -> Any:
 
 
 _ONE = object()
+_VIEWS = (Take, Reshape, Slice, Squeeze, Transpose)
 
 
 def _cancelled(a: Value, b: Value, depth: int) -> Any:
@@ -138,10 +140,49 @@ def _cancelled(a: Value, b: Value, depth: int) -> Any:
     return None
 
 
+@rule(Slice)
+def quotient_behind_slice(node: Node, context: Context) -> Any:
+    """(x / p)[i] --> x[i] / p[i], also within a sum or a product: with a factor p[i] it cancels"""
+    (x,) = node.inputs
+    return _sliced(x, node.op, 4) if _has_quotient(x, 4) else None
+
+
+def _has_quotient(x: Value, depth: int) -> bool:
+    """Is a quotient by a probability a term or factor of ``x``?"""
+    quotient = pair(x, "div")
+    if quotient:
+        return _is_probability(quotient[1])
+    parts = _parts(x) if depth else ()
+    return any([_has_quotient(p, depth - 1) for p in parts])
+
+
+def _parts(x: Value) -> Sequence[Value]:
+    for name in ("add", "sub", "mul"):
+        both = pair(x, name)
+        if both:
+            return both
+    inner = operand(x, "neg")
+    return () if inner is None else (inner,)
+
+
+def _sliced(x: Any, op: Any, depth: int) -> Any:
+    """``op``, a Slice, of ``x``, taken from the operands of sums, products and quotients."""
+    other = _one_minus(x)
+    parts = pair(x, "div") or _parts(x)
+    if not depth or not parts:
+        return apply(op, x)[0]
+    if other is not None:
+        rest = apply(op, other)[0]
+        return elementwise("sub", filled(1, rest), rest)
+    return elementwise(x.node.op.fn, *(_sliced(p, op, depth - 1) for p in parts))
+
+
 def _is_probability(p: Value) -> bool:
     other = _one_minus(p)
     if other is not None:
         p = other
+    while any(made_by(p, k) for k in _VIEWS):
+        p = operands(p)[0]
     top = pair(p, "div")
     return operand(p, "sigmoid") is not None or (
         top is not None and operand(top[0], "exp") is not None)
@@ -223,17 +264,25 @@ def _log(x: Any) -> Any:
     return x.log()
 
 
-@rule("log")
+@rule("log", "log1p")
 def log_of_view(node: Node, context: Context) -> Any:
-    """log(p[i]) --> log(p)[i], where log(p) has a better form: p a softmax or a sigmoid"""
+    """log(p[i]) --> log(p)[i], where log(p) has a better form: p a softmax or a sigmoid;
+    log(1 - sigmoid(x)[i]) and log1p(-sigmoid(x)[i]) --> -softplus(x)[i]"""
     views = []
-    p: Any = node.inputs[0]
-    while any(made_by(p, k) for k in (Take, Reshape, Slice, Squeeze, Transpose)):
+    (x,) = node.inputs
+    small = node.op.fn.name == "log1p"  # type: ignore[attr-defined]
+    other = operand(x, "neg") if small else _one_minus(x)
+    if small and other is None:
+        return None
+    p: Any = x if other is None else other
+    while any(made_by(p, k) for k in _VIEWS):
         views.append(p.node)
         p = operands(p)[0]
     if not views or p.node is None or not _is_probability(p):
         return None
-    out = p.log()
+    if other is not None and operand(p, "sigmoid") is None:
+        return None
+    out = p.log() if other is None else -elementwise("softplus", operand(p, "sigmoid"))
     for view in reversed(views):
         assert view is not None
         out = apply(view.op, out, *view.inputs[1:])[0]
@@ -297,9 +346,9 @@ def softmax_shifted(node: Node, context: Context) -> Any:
 
 
 RULES = (
-    sigmoid_from_exp, sigmoid_times_exp, cancel_probability, log_of_sigmoid, log1p_of,
-    log_of_exp, log_of_view, log_of_sum_of_exp, log_of_one_plus, exp_minus_one, softmax_shifted,
-    order_operands)
+    quotient_behind_slice, sigmoid_from_exp, sigmoid_times_exp, cancel_probability, log_of_sigmoid,
+    log1p_of, log_of_exp, log_of_view, log_of_sum_of_exp, log_of_one_plus, exp_minus_one,
+    softmax_shifted, order_operands)
 
 stable = rule_pass(
     "stable", "1 / (1 + exp(-x)) --> sigmoid(x), log(1 + exp(x)) --> softplus(x), and the like",

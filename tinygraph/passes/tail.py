@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tinygraph.graph import Graph, Interner, Node, Value
+from tinygraph.graph import Graph, Node, Value
+from tinygraph.interning import Interner
 from tinygraph.ops.arithmetic import Broadcast, Constant, Elemwise
 from tinygraph.rewrite.engine import Pass
 

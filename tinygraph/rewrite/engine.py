@@ -13,7 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinygraph.errors import InternalError
-from tinygraph.graph import Graph, Interner, Node, Op, Value, has_body, map_graphs, toposort
+from tinygraph.graph import (
+    NOWHERE,
+    Graph,
+    Node,
+    Op,
+    Value,
+    has_body,
+    map_graphs,
+    toposort,
+    with_source,
+)
+from tinygraph.interning import Interner
 from tinygraph.ops.arithmetic import Elemwise
 from tinygraph.rewrite.journal import Journal, PassRecord, expression
 
@@ -122,7 +133,7 @@ class Pass:
     def __call__(self, graph: Graph, context: Context) -> Graph:
         outer, context.pass_name = context.pass_name, self.name
         start, nodes = time.perf_counter(), count_nodes(graph)
-        out = self.function(graph, context)
+        out = with_source(NOWHERE, self.function, graph, context)
         seconds = time.perf_counter() - start
         context.journal.passes.append(_record(self.name, seconds, nodes, graph, out))
         context.pass_name = outer

@@ -8,23 +8,52 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinygraph.dims import Dim, minimum
+from tinygraph.dims import Dim, Sym, dim, minimum
+from tinygraph.dtypes import bool_, int64
 from tinygraph.errors import MissingInputError
-from tinygraph.graph import Graph, Value, apply, describe, kind_name, leaves, replace, toposort
-from tinygraph.ops.arithmetic import as_value
+from tinygraph.graph import (
+    Graph,
+    Node,
+    Type,
+    Value,
+    apply,
+    describe,
+    kind_name,
+    leaves,
+    replace,
+    toposort,
+)
+from tinygraph.ops.arithmetic import as_value, constant
 from tinygraph.ops.sizes import as_dim
 from tinygraph.ops.views import axis_region, reverse, row, slice_
+from tinygraph.scan_module.draws import add_default_updates, hand_on
 from tinygraph.scan_module.groups import Groups, Inputs, Outputs
 from tinygraph.scan_module.op import Scan
+from tinygraph.tensor.building import nodes_built
+from tinygraph.tensor.elemwise import neq
+from tinygraph.tensor.test_values import pass_to_step
 from tinygraph.tensor.variable import Tensor
+from tinygraph.updates import OrderedUpdates
 
 
-class OrderedUpdates(dict[Any, Any]):
-    """Updates of shared variables, in order: {shared variable: its new value}."""
+class until:  # noqa: N801  (the name that users write)
+    """A condition, returned by a step beside its outputs: the loop ends after the first step in
+    which it is true, and that step's outputs are still part of the result.
+
+    condition: a boolean scalar variable.  Raises TypeError for anything else.
+    """
+
+    def __init__(self, condition: Any) -> None:
+        if not isinstance(condition, Value):
+            raise TypeError(f"until takes a variable, such as until(x > 1), not {condition!r}")
+        if condition.ndim != 0:
+            raise TypeError(f"until takes a scalar, but {describe(condition)} has "
+                            f"{condition.ndim} axes; write until(condition.any()), or index it")
+        self.condition = condition if condition.type.dtype is bool_ else neq(condition, 0)
 
 
 @dataclass
@@ -85,19 +114,36 @@ def scan(fn: Callable[..., Any], sequences: Any = None, outputs_info: Any = None
     others = [_variable(x) for x in _listed(non_sequences)]
     states = [r.states[-tap - 1] for r in recurrences for tap in r.taps]
     _name_parameters(fn, [*rows, *states])
-    outputs, updates = _results(fn(*rows, *states, *others))
+    pass_to_step(rows, seqs, [s for r in recurrences for s in r.states],
+                 [x for r in recurrences for x in r.inits])
+    _check_arguments(fn, len(rows), len(states), len(others))
+    with nodes_built() as made:
+        returned = fn(*rows, *states, *others)
+    outputs, updates, ending = _results(returned)
+    condition = [] if ending is None else [ending.condition]
+    add_default_updates(updates, [*outputs, *condition], made)
+    if not outputs and not updates:
+        raise ValueError(f"scan: the step {getattr(fn, '__name__', '')} returns {returned!r}, and "
+                         "has no updates; it must return its outputs")
     if infos is None:
         recurrences = [Recurrence() for _ in outputs]
     _check_outputs(outputs, recurrences)
-    parts = _close_step(rows, recurrences, outputs, updates)
+    if ending is not None:
+        recurrences, outputs = _ending(ending, recurrences, outputs)
+    parts = _close_step(rows, recurrences, outputs, updates, made)
     if strict:
         inits = [x for r in recurrences for x in r.inits]
         _check_strict(parts.consts, [*others, *seqs, *inits, *updates])
-    op = Scan(parts.body, parts.groups, steps, truncate_gradient, precompute,
-              memory=_checked_memory(memory), name=name or "")
+    most, late = (None, None) if ending is None else (steps, _late_steps(steps, name))
+    op = Scan(parts.body, parts.groups, steps if late is None else dim(late), truncate_gradient,
+              precompute, memory=_checked_memory(memory), until=most, name=name or "")
     done = op.groups.outputs(apply(op, *seqs, *parts.inits, *parts.consts, cls=Tensor))
+    if late is not None:
+        late.value = done.carries[1]
+        done = Outputs(done.carries, done.stacks[2:])
     finals = done.carries[len(done.carries) - len(updates):]
     new_values = OrderedUpdates(zip(updates, finals, strict=True))
+    hand_on(made, new_values)
     stacks = list(done.stacks)
     if not stacks:
         return None, new_values
@@ -116,7 +162,7 @@ class Parts:
 
 
 def _close_step(rows: Sequence[Any], recurrences: Sequence[Recurrence], outputs: Sequence[Any],
-                updates: dict[Any, Any]) -> Parts:
+                updates: dict[Any, Any], made: Container[Node]) -> Parts:
     """The body of a scan: carries of the outputs, then of updated shared variables; what it reads
     from outside becomes constants."""
     states = [s for r in recurrences for s in r.states]
@@ -126,7 +172,7 @@ def _close_step(rows: Sequence[Any], recurrences: Sequence[Recurrence], outputs:
     results = replace([*news, *updates.values(), *outputs],
                       dict(zip(updates, shared_states, strict=True)))
     carries = [*states, *shared_states]
-    consts = _captured(results, [*rows, *carries])
+    consts = _captured(results, [*rows, *carries], made)
     params = [Tensor(v.type, name=v.name, source=v.source) for v in consts]
     results = replace(results, dict(zip(consts, params, strict=True)))
     inside = Inputs(tuple(rows), tuple(carries), tuple(params))
@@ -134,6 +180,21 @@ def _close_step(rows: Sequence[Any], recurrences: Sequence[Recurrence], outputs:
     body = Graph((*inside.seqs, *inside.carries, *inside.consts), tuple(results))
     inits = [*(x for r in recurrences for x in r.inits), *updates]
     return Parts(body, Groups.of(inside, outside), inits, consts)
+
+
+def _ending(ending: until, recurrences: Sequence[Recurrence], outputs: Sequence[Any]
+            ) -> tuple[list[Recurrence], list[Any]]:
+    """The step with two more carries in front: whether to end, and how many steps there were."""
+    flag, count = Tensor(Type(bool_), name="ended"), Tensor(Type(int64), name="steps")
+    first = [Recurrence((-1,), [flag], [constant(False, bool_, Tensor)]),
+             Recurrence((-1,), [count], [constant(0, int64, Tensor)])]
+    return [*first, *recurrences], [ending.condition, count + 1, *outputs]
+
+
+def _late_steps(most: Dim, name: str | None) -> Sym:
+    what = f"scan {name}" if name else "a scan"
+    return Sym("steps", f"the number of steps that {what} takes until its condition holds",
+               bound=most)
 
 
 def _listed(x: Any) -> list[Any]:
@@ -191,8 +252,15 @@ def _n_steps(n_steps: Any, length: Dim | None) -> Dim:
     return as_dim(n_steps)
 
 
+_KEYS = {"initial", "taps", "inplace", "return_steps"}  # the last two are old, and mean nothing
+
+
 def _recurrence(info: Any, k: int) -> Recurrence:
     """The carries behind entry k of outputs_info."""
+    unknown = [key for key in info if key not in _KEYS] if isinstance(info, dict) else []
+    if unknown:
+        raise ValueError(f"scan: outputs_info[{k}] has the key {unknown[0]!r}; it may have "
+                         "'initial' and 'taps'")
     if info is None or (isinstance(info, dict) and info.get("initial") is None):
         return Recurrence()
     given: Any = info.get("taps", [-1]) if isinstance(info, dict) else [-1]
@@ -224,21 +292,43 @@ def _name_parameters(fn: Callable[..., Any], params: Sequence[Value]) -> None:
         param.name = param_name
 
 
-def _results(returned: Any) -> tuple[list[Any], dict[Any, Any]]:
-    """The outputs and the updates among what the step returned."""
-    outputs, updates = returned, None
+def _check_arguments(fn: Callable[..., Any], rows: int, states: int, others: int) -> None:
+    """Raise TypeError where the step takes other arguments than it gets."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # a builtin has no signature
+        return
+    try:
+        signature.bind(*range(rows + states + others))
+    except TypeError as error:
+        name = getattr(fn, "__name__", repr(fn))
+        wanted = ", ".join(repr(p) for p in signature.parameters) or "none"
+        raise TypeError(
+            f"scan: the step {name} takes the arguments {wanted}, but gets {rows} rows of "
+            f"sequences, {states} past outputs and {others} non_sequences, in this order "
+            f"({error}); the step reads a past output where outputs_info has an initial state "
+            "for it") from None
+
+
+def _results(returned: Any) -> tuple[list[Any], dict[Any, Any], until | None]:
+    """The outputs, the updates and the condition among what the step returned."""
+    outputs, updates, ending = returned, None, None
+    if isinstance(returned, (tuple, list)) and returned and isinstance(returned[-1], until):
+        ending = returned[-1]
+        returned = tuple(returned[:-1])
+        outputs = returned = returned[0] if len(returned) == 1 else returned
     if _are_updates(returned):
         outputs, updates = [], returned
     elif isinstance(returned, tuple) and len(returned) == 2 and _are_updates(returned[1]):
         outputs, updates = returned
-        if _are_updates(outputs):
-            raise ValueError("scan: the step must return (outputs, updates), in this order")
     outputs = [] if outputs is None else _listed(outputs)
     for k, out in enumerate(outputs):
+        if _are_updates(out):
+            raise ValueError("scan: the step must return (outputs, updates), in this order")
         if not isinstance(out, Value):
             raise ValueError(f"scan: output {k} of the step is {out!r}, not a variable; write "
                              "T.constant(...) for a constant")
-    return outputs, dict(updates or {})
+    return outputs, dict(updates or {}), ending
 
 
 def _are_updates(x: Any) -> bool:
@@ -274,12 +364,14 @@ def _check_state(k: int, out: Any, recurrence: Recurrence) -> None:
         f"but the step returns {kind_name(out.type)} for it ({describe(out)}); {fix}")
 
 
-def _captured(outputs: Sequence[Value], params: Sequence[Value]) -> list[Value]:
+def _captured(outputs: Sequence[Value], params: Sequence[Value], made: Container[Node]
+              ) -> list[Value]:
     """The outer values that the step reads: the largest expressions without a parameter.
-    Constants and sizes are written into the body instead."""
+    Constants and sizes are written into the body instead, and so are ops with an effect that
+    the step has ``made``."""
     inner = set(params)
     for node in toposort(outputs):
-        if any(v in inner for v in node.inputs):
+        if (node.op.effect and node in made) or any(v in inner for v in node.inputs):
             inner.update(node.outputs)
     found: dict[Value, None] = {}
     stack = list(reversed(outputs))

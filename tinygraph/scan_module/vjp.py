@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tinygraph.config import config
 from tinygraph.dims import Dim, dim, minimum
-from tinygraph.gradient import backpropagate
 from tinygraph.graph import Graph, Node, Value, apply, replace, toposort
+from tinygraph.late import late_symbols
 from tinygraph.ops.arithmetic import broadcast_to, elementwise, reduce_
 from tinygraph.ops.sizes import size_value
 from tinygraph.ops.views import axis_region, slice_, unslice
+from tinygraph.reverse_mode import backpropagate
 from tinygraph.scan_module.groups import Groups, Inputs, Outputs
 
 
@@ -47,11 +49,15 @@ class BackwardStep:
         params = op.groups.inputs(op.body.inputs)
         self.stack_in = [None if g is None else _param_like(g, row=True) for g in given.stacks]
         floats = [p for p in op.body.inputs if p.type.dtype.is_float]
-        active = [g is not None for g in given.carries]
+        # Whole numbers, such as a count of steps, have no gradient.
+        active = [g is not None and p.type.dtype.is_float
+                  for g, p in zip(given.carries, params.carries, strict=True)]
         while True:
             self.carry_in = [_param_like(p) if on else None
                              for p, on in zip(params.carries, active, strict=True)]
-            found = backpropagate(op.body.outputs, [*self.carry_in, *self.stack_in], floats)
+            with config.change(compute_test_value="off"):
+                found = backpropagate(op.body.outputs, [*self.carry_in, *self.stack_in],
+                                      floats)
             self.grads = dict(zip(floats, found, strict=True))
             reached = [on or self.grads.get(p) is not None
                        for p, on in zip(params.carries, active, strict=True)]
@@ -148,7 +154,7 @@ def ask_for(node: Node, op: Any, values: Sequence[Value]) -> tuple[Any, ...]:
     body = Graph(op.body.inputs, (*carries, *values))
     groups = Groups(op.groups.seqs, op.groups.carries, op.groups.consts, len(values))
     lazy = type(op)(body, groups, op.n_steps, op.truncate, op.hoist, lazy=True,
-                    memory=op.memory, name=op.name)
+                    memory=op.memory, until=op.until, name=op.name)
     return groups.outputs(apply(lazy, *node.inputs)).stacks
 
 
@@ -156,8 +162,10 @@ def forward_reads(op: Any, outputs: Sequence[Value], cotangents: Sequence[Value]
     """The values of the forward body that the backward step reads.
 
     What it builds from them alone (1 - h*h), and what depends on constants alone, is computed
-    again in the backward step, so that only values of the forward body are asked for.
+    again in the backward step, so that only values of the forward body are asked for.  So is what
+    has another size in every step: such rows make no stack.
     """
+    ragged = late_symbols(op.body)
     forward = set(op.body.inputs)
     varying = set(op.groups.inputs(op.body.inputs).seqs) | set(
         op.groups.inputs(op.body.inputs).carries)
@@ -174,7 +182,8 @@ def forward_reads(op: Any, outputs: Sequence[Value], cotangents: Sequence[Value]
         if v in seen or v in ignore:
             continue
         seen.add(v)
-        if v in forward and (v.node is None or v in varying):
+        stackable = not ragged or all(ragged.isdisjoint(d.syms()) for d in v.type.dims)
+        if v in forward and (v.node is None or (v in varying and stackable)):
             found[v] = None
         elif v.node is not None:
             stack.extend(reversed(v.node.inputs))

@@ -19,7 +19,7 @@ from tinygraph.ops.sizes import as_dim, iota
 from tinygraph.tensor.shaping import dims_of, insert_axes
 from tinygraph.tensor.variable import Tensor, as_dtype, as_tensor_variable
 
-_RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4", "tensor5")
+_RANKS = ("scalar", "vector", "matrix")
 
 
 def variable(kind: DType, sizes: Sequence[int | None], name: str | None = None, what: str = ""
@@ -71,64 +71,6 @@ class TensorType:
         return variable(dtype_of(self.dtype), sizes, name or self.name)
 
 
-@dataclass(frozen=True)
-class Constructor:
-    """Makes leaves of one rank: ``matrix('x')``.  A dtype of None is floatX at the call."""
-
-    what: str
-    sizes: tuple[int | None, ...]
-    kind: DType | None = None
-
-    def __call__(self, name: str | None = None, dtype: Any = None) -> Tensor:
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"T.{self.what}: the name must be a string, not {name!r}")
-        if self.kind is not None and dtype is not None:
-            raise TypeError(f"T.{self.what} has the dtype {self.kind}; it takes no other")
-        return variable(self.kind or as_dtype(dtype or "floatX"), self.sizes, name, self.what)
-
-
-@dataclass(frozen=True)
-class Several:
-    """Makes several leaves: ``matrices('x', 'y')`` or ``matrices(2)``."""
-
-    one: Constructor
-
-    def __call__(self, *names: Any, dtype: Any = None) -> list[Tensor]:
-        if len(names) == 1 and isinstance(names[0], int):
-            return [self.one(dtype=dtype) for _ in range(names[0])]
-        return [self.one(name, dtype=dtype) for name in names]
-
-
-def _family(what: str, *sizes: int | None) -> tuple[Constructor, ...]:
-    """One rank without a prefix (floatX), then with b, w, i, l, f, d."""
-    kinds = {"": None, "b": "int8", "w": "int16", "i": "int32", "l": "int64", "f": "float32",
-             "d": "float64"}
-    return tuple(Constructor(prefix + what, sizes, dtype_of(kind) if kind else None)
-                 for prefix, kind in kinds.items())
-
-
-scalar, bscalar, wscalar, iscalar, lscalar, fscalar, dscalar = _family("scalar")
-vector, bvector, wvector, ivector, lvector, fvector, dvector = _family("vector", None)
-row, brow, wrow, irow, lrow, frow, drow = _family("row", 1, None)
-col, bcol, wcol, icol, lcol, fcol, dcol = _family("col", None, 1)
-matrix, bmatrix, wmatrix, imatrix, lmatrix, fmatrix, dmatrix = _family("matrix", None, None)
-tensor3, btensor3, wtensor3, itensor3, ltensor3, ftensor3, dtensor3 = _family(
-    "tensor3", None, None, None)
-tensor4, btensor4, wtensor4, itensor4, ltensor4, ftensor4, dtensor4 = _family(
-    "tensor4", None, None, None, None)
-tensor5, btensor5, wtensor5, itensor5, ltensor5, ftensor5, dtensor5 = _family(
-    "tensor5", None, None, None, None, None)
-
-scalars, iscalars, lscalars = Several(scalar), Several(iscalar), Several(lscalar)
-fscalars, dscalars = Several(fscalar), Several(dscalar)
-vectors, ivectors, lvectors = Several(vector), Several(ivector), Several(lvector)
-fvectors, dvectors = Several(fvector), Several(dvector)
-matrices, imatrices, lmatrices = Several(matrix), Several(imatrix), Several(lmatrix)
-fmatrices, dmatrices = Several(fmatrix), Several(dmatrix)
-rows, cols = Several(row), Several(col)
-tensor3s, tensor4s, tensor5s = Several(tensor3), Several(tensor4), Several(tensor5)
-
-
 # --- filled arrays --------------------------------------------------------------------------
 
 
@@ -157,6 +99,22 @@ def zeros(shape: Any, dtype: Any = None) -> Any:
 def ones(shape: Any, dtype: Any = None) -> Any:
     """Ones of ``shape``, floatX unless ``dtype`` is given."""
     return full(shape, 1, dtype or "floatX")
+
+
+def empty(shape: Any, dtype: Any = None) -> Any:
+    """An array of ``shape`` whose elements nobody may rely on (they are zeros), floatX unless
+    ``dtype`` is given."""
+    return zeros(shape, dtype)
+
+
+@dataclass(frozen=True)
+class AllocEmpty:
+    """Called with sizes, it makes arrays of ``dtype`` whose elements nobody may rely on."""
+
+    dtype: str
+
+    def __call__(self, *shape: Any) -> Any:
+        return empty(shape, self.dtype)
 
 
 def zeros_like(x: Any, dtype: Any = None) -> Any:

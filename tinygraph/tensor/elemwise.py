@@ -6,17 +6,21 @@ variables beside them.  Integers give floats where the function needs floats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from tinygraph.dtypes import int64
 from tinygraph.graph import Value
 from tinygraph.ops.arithmetic import (
     as_value,
     broadcast_to,
     broadcast_together,
     elementwise,
-    power,
 )
+from tinygraph.ops.arithmetic import power as raised
 from tinygraph.tensor.variable import Tensor, as_dtype, as_tensor_variable, constant, rounded
 
 
@@ -54,6 +58,16 @@ def _nary(name: str, text: str) -> Callable[..., Any]:
         return out
 
     function.__name__ = function.__qualname__ = name
+    function.__doc__ = text
+    return function
+
+
+def _logical(name: str, text: str, public: str = "") -> Callable[..., Any]:
+    def function(*operands: Any) -> Any:
+        return elementwise(name, *(x if x.dtype == "bool" else elementwise("ne", x, 0)
+                                   for x in map(as_tensor_variable, operands)))
+
+    function.__name__ = function.__qualname__ = public or f"logical_{name}"
     function.__doc__ = text
     return function
 
@@ -114,7 +128,14 @@ ge = _binary("ge", "x >= y.")
 and_ = _binary("and", "x & y: logical of bools, bitwise of integers.", "and_")
 or_ = _binary("or", "x | y: logical of bools, bitwise of integers.", "or_")
 xor = _binary("xor", "x ^ y: logical of bools, bitwise of integers.")
+left_shift = _binary(
+    "left_shift", "x << y; bits that leave are lost, all of them where y is negative or too large.")
+right_shift = _binary(
+    "right_shift", "x >> y, which keeps the sign; a y that is negative or too large leaves 0, -1.")
 invert = _unary("invert", "~x: logical of bools, bitwise of integers.")
+left_shift = _binary("left_shift", "x with its bits moved up by y (0 or more) places; integers.")
+right_shift = _binary(
+    "right_shift", "x with its bits moved down by y (0 or more) places, its sign kept; integers.")
 isnan = _unary("isnan", "Is x not a number?")
 isinf = _unary("isinf", "Is x infinite?")
 
@@ -140,11 +161,6 @@ def exp2(x: Any) -> Any:
     return elementwise("exp", as_tensor_variable(x).as_float() * 0.6931471805599453)
 
 
-def erfc(x: Any) -> Any:
-    """1 - erf(x)."""
-    return 1 - erf(x)
-
-
 def deg2rad(x: Any) -> Any:
     """Degrees as radians."""
     return as_tensor_variable(x).as_float() * 0.017453292519943295
@@ -162,7 +178,7 @@ def logaddexp(x: Any, y: Any) -> Any:
 
 def pow(x: Any, y: Any) -> Any:
     """x to the power y; small whole powers of integers stay integers."""
-    return power(*_operands(x, y))
+    return raised(*_operands(x, y))
 
 
 def round(x: Any, mode: str = "half_to_even") -> Any:
@@ -193,9 +209,14 @@ where = switch
 
 
 def clip(x: Any, low: Any, high: Any) -> Any:
-    """Every element moved into [low, high]; the gradient passes at both bounds."""
-    (x, low, high) = _operands(x, low, high)
-    return elementwise("minimum", elementwise("maximum", x, low), high)
+    """Every element moved into [low, high]; the gradient passes at both bounds.  A bound of None
+    is none."""
+    x, low, high = (as_tensor_variable(v) if isinstance(v, (list, tuple)) else v
+                    for v in (x, low, high))
+    if not any(isinstance(v, Value) for v in (x, low, high)):
+        x = as_tensor_variable(x)
+    x = x if low is None else elementwise("maximum", x, low)
+    return x if high is None else elementwise("minimum", x, high)
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -235,5 +256,87 @@ def allclose(x: Any, y: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: 
     return out.all()
 
 
+# --- floats that are no numbers ---
+
+
+def isfinite(x: Any) -> Any:
+    """Is x neither infinite nor nan?"""
+    x = as_tensor_variable(x)
+    return ~(isinf(x) | isnan(x))
+
+
+def isposinf(x: Any) -> Any:
+    """Is x infinite and positive?"""
+    return eq(as_tensor_variable(x).as_float(), math.inf)
+
+
+def isneginf(x: Any) -> Any:
+    """Is x infinite and negative?"""
+    return eq(as_tensor_variable(x).as_float(), -math.inf)
+
+
+def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None,
+               neginf: float | None = None) -> Any:
+    """``x`` with numbers instead of nan and infinities, which become the largest numbers of its
+    dtype unless others are given.  No gradient passes there."""
+    x = as_tensor_variable(x)
+    if not x.type.dtype.is_float:
+        return x
+    limits = np.finfo(x.type.dtype.np)
+    high = float(limits.max) if posinf is None else posinf
+    low = float(limits.min) if neginf is None else neginf
+    x = switch(isposinf(x), high, switch(isneginf(x), low, x))
+    return switch(isnan(x), nan, x)
+
+
+# --- several operands, several results ---
+
+
+def largest(*operands: Any) -> Any:
+    """The largest of one or more operands, element by element."""
+    return maximum(*operands) if len(operands) > 1 else as_tensor_variable(*operands)
+
+
+def smallest(*operands: Any) -> Any:
+    """The smallest of one or more operands, element by element."""
+    return minimum(*operands) if len(operands) > 1 else as_tensor_variable(*operands)
+
+
+def divmod(x: Any, y: Any) -> tuple[Any, Any]:
+    """x // y and x % y."""
+    return int_div(x, y), mod(x, y)
+
+
+def ceil_intdiv(x: Any, y: Any) -> Any:
+    """x / y of integers, rounded up."""
+    return neg(int_div(neg(x), y))
+
+
+def iround(x: Any, mode: str = "half_to_even") -> Any:
+    """The nearest whole numbers as int64."""
+    return round(x, mode).cast(int64)
+
+
+def round_half_to_even(x: Any) -> Any:
+    """The nearest whole numbers; halves go to the even neighbour."""
+    return round(x)
+
+
+def round_half_away_from_zero(x: Any) -> Any:
+    """The nearest whole numbers; halves go to the neighbour with the larger magnitude."""
+    return round(x, "half_away_from_zero")
+
+
+def conj(x: Any) -> Any:
+    """``x``: every variable is real."""
+    return as_tensor_variable(x)
+
+
+real = tensor_copy = conj
+logical_and = _logical("and", "Do both hold (differ from 0)?")
+logical_or = _logical("or", "Does one of both hold?")
+logical_xor = _logical("xor", "Does just one of both hold?")
+logical_not = _logical("invert", "Does it not hold (is it 0)?", "logical_not")
+power = pow
 bitwise_and, bitwise_or, bitwise_xor, bitwise_not = and_, or_, xor, invert
 square, divide, floor_div, not_equal, sign = sqr, true_div, int_div, neq, sgn

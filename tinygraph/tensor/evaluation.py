@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from tinygraph.dims import Sym
-from tinygraph.errors import MissingInputError, ShapeError
+from tinygraph.errors import MissingInputError, NotScalarConstantError, ShapeError
 from tinygraph.graph import Guard, Value, describe, leaves, op_dims, replace, subgraphs, toposort
 from tinygraph.interpret import Sizes, evaluate
+from tinygraph.ops.arithmetic import constant_value
 
 
 def unproved(outputs: Sequence[Value], inputs: Iterable[Value]) -> Iterator[Guard]:
@@ -111,3 +112,25 @@ def _as_array(v: Value, x: Any) -> np.ndarray:
     if not np.can_cast(array.dtype, kind, "same_kind"):
         raise TypeError(f"eval: {describe(v)} got {array.dtype}, which {kind} cannot hold")
     return array.astype(kind, copy=False)
+
+
+def get_scalar_constant_value(x: Any) -> np.ndarray:
+    """The one number that fills ``x``, a number, an array or an expression of constants, as an
+    array without axes.
+
+    Raises NotScalarConstantError where it depends on a variable, or has several elements.
+    """
+    if not isinstance(x, Value):
+        array = np.asarray(x)
+    else:
+        known = constant_value(x)
+        if known is None and leaves([x]):
+            raise NotScalarConstantError(f"{describe(x)} depends on a variable")
+        try:
+            array = eval_variable(x) if known is None else known
+        except MissingInputError:
+            raise NotScalarConstantError(f"{describe(x)} depends on the size of a variable"
+                                         ) from None
+    if array.size != 1:
+        raise NotScalarConstantError(f"{x!r} has {array.size} elements, not one")
+    return array.reshape(())

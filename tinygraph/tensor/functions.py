@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygraph.tensor import indexing, linalg, reductions, shaping
+from tinygraph.tensor import indexing, linalg, ordering, reductions, selection, shaping
 from tinygraph.tensor.variable import ShapeTuple, as_tensor_variable, lifted
 
 sum = lifted(reductions.sum_)
@@ -44,10 +44,28 @@ roll = lifted(shaping.roll)
 flip = lifted(shaping.flip)
 diff = lifted(shaping.diff)
 
+nonzero = lifted(selection.nonzero)
+flatnonzero = lifted(selection.flatnonzero)
+nonzero_values = lifted(selection.nonzero_values)
+unique = lifted(selection.unique)
+
+sort = lifted(ordering.sort)
+argsort = lifted(ordering.argsort)
+topk = lifted(ordering.topk)
+argtopk = lifted(ordering.argtopk)
+topk_and_argtopk = lifted(ordering.topk_and_argtopk)
+searchsorted = lifted(ordering.searchsorted)
+cumsum = lifted(ordering.cumsum)
+cumprod = lifted(ordering.cumprod)
+choose = lifted(ordering.choose)
+
 dot = lifted(linalg.dot)
 matmul = lifted(linalg.matmul)
 tensordot = lifted(linalg.tensordot)
 batched_dot = lifted(linalg.batched_dot)
+batched_tensordot = lifted(linalg.batched_tensordot)
+inner = lifted(linalg.inner)
+kron = lifted(linalg.kron)
 outer = lifted(linalg.outer)
 diag = lifted(linalg.diag)
 diagonal = lifted(linalg.diagonal)
@@ -66,3 +84,9 @@ def shape(x: Any) -> ShapeTuple:
 def stacklists(x: Any) -> Any:
     """Nested lists of scalars or arrays as one array: a new axis per level of nesting."""
     return as_tensor_variable(x)
+
+
+def compress(condition: Any, x: Any, axis: int | None = None) -> Any:
+    """The slices of ``x`` along ``axis`` (None: elements of x.flatten()) at which ``condition`` is
+    true."""
+    return selection.compress(condition, as_tensor_variable(x), axis)

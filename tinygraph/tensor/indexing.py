@@ -28,6 +28,7 @@ from tinygraph.ops.arithmetic import (
     full,
 )
 from tinygraph.ops.index import Put, Take
+from tinygraph.ops.nonzero import nonzero
 from tinygraph.ops.sizes import as_dim, size_value
 from tinygraph.ops.views import Region, SetSlice, Slice
 from tinygraph.tensor.shaping import insert_axes, pinned
@@ -230,10 +231,14 @@ def _normal(x: Any, item: Any) -> list[Any]:
     kind = item.type.dtype
     if kind.kind == "b":
         known = constant_value(item)
+        if known is None and item.ndim:
+            places = nonzero(item)
+            for d, place in zip(item.type.dims, places, strict=True):
+                place.mask_size = d
+            return places
         if known is None:
-            raise TypeError(
-                f"{describe(x)} cannot be indexed by the mask {describe(item)}: the size of the "
-                "result would depend on its values. Write T.switch(mask, x, other)")
+            raise TypeError(f"{describe(x)} cannot be indexed by {describe(item)}, a boolean "
+                            "without axes; write T.switch to choose")
         return _mask_entries(known, x)
     if not kind.is_int:
         raise TypeError(f"{describe(x)} cannot be indexed by {describe(item)}; cast the index to "
@@ -371,6 +376,7 @@ def _picks(places: list[int], sizes: list[Dim], arrays: list[Any], rank: int, fr
         flat = flat * size + elementwise("switch", index < 0, index + size, index)
     # An index that leaves its own axis must not land inside the merged one.
     checked = elementwise("switch", inside, flat, size_value(product(tuple(sizes)), cls))
+    checked.name = f"the joint index of {', '.join(map(describe, arrays))}"
     return [*steps, Merge(at, len(places)), Pick(at, checked)]
 
 

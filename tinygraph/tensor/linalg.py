@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tinygraph.config import config
-from tinygraph.dims import dim, minimum
+from tinygraph.dims import dim, maximum, minimum
 from tinygraph.dtypes import promote
 from tinygraph.graph import Value, apply, describe
 from tinygraph.ops import views
 from tinygraph.ops.arithmetic import (
     as_value,
-    broadcast_to,
     cast,
     elementwise,
     reduce_,
@@ -20,11 +21,12 @@ from tinygraph.ops.arithmetic import (
 from tinygraph.ops.index import Take
 from tinygraph.ops.linalg import dot_general
 from tinygraph.ops.sizes import iota, size_value
+from tinygraph.ops.views import Region
 from tinygraph.tensor.reductions import axes_of
 from tinygraph.tensor.shaping import insert_axes
 
 
-def _pair(x: Any, y: Any) -> tuple[Any, Any]:
+def pair(x: Any, y: Any) -> tuple[Any, Any]:
     """Two operands of one dtype."""
     x = as_value(x, y if isinstance(y, Value) else None)
     y = as_value(y, x)
@@ -48,7 +50,7 @@ def contract(a: Sequence[Any], b: Sequence[Any], out: Sequence[Any], x: Any, y: 
 def dot(x: Any, y: Any) -> Any:
     """NumPy's dot: the last axis of ``x`` with the last but one of ``y`` (or its only one); a
     scalar multiplies."""
-    x, y = _pair(x, y)
+    x, y = pair(x, y)
     if not (x.ndim and y.ndim):
         return elementwise("mul", x, y)
     left = [("x", k) for k in range(x.ndim - 1)]
@@ -59,7 +61,7 @@ def dot(x: Any, y: Any) -> Any:
 
 def matmul(x: Any, y: Any) -> Any:
     """NumPy's matmul: matrices in the last two axes, the axes before them broadcast."""
-    x, y = _pair(x, y)
+    x, y = pair(x, y)
     if not (x.ndim and y.ndim):
         raise TypeError(f"matmul of a scalar: {describe(x)}, {describe(y)}; write x * y")
     if x.ndim <= 2 and y.ndim <= 2:
@@ -87,27 +89,68 @@ def _matmul_labels(x: Any, rank: int, matrix: list[str]) -> list[Any]:
 
 def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
     """The product of ``x`` and ``y`` summed over ``axes``: a number n (the last n of x with the
-    first n of y), or the axes of x and those of y."""
-    x, y = _pair(x, y)
-    if isinstance(axes, int):
-        first, second = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    first n of y), or the axes of x and those of y, each an integer or several."""
+    return _tensordot(x, y, axes, batched=False)
+
+
+def batched_tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
+    """``tensordot`` per entry of the first axis, which both have; axes count from it, and a number
+    n takes the last n of x with the n of y that follow the first."""
+    return _tensordot(x, y, axes, batched=True)
+
+
+def _tensordot(x: Any, y: Any, axes: Any, batched: bool) -> Any:
+    x, y = pair(x, y)
+    if isinstance(axes, (int, np.integer)):
+        begin = int(batched)
+        if not 0 <= axes <= min(x.ndim, y.ndim) - begin:
+            raise ValueError(f"tensordot over {axes} axes: {describe(x)} against {describe(y)}")
+        first, second = tuple(range(x.ndim - axes, x.ndim)), tuple(range(begin, begin + axes))
     else:
         first, second = axes
-    first, second = axes_of(x, first), axes_of(y, second)
+    first, second = axes_of(x, _listed(first)), axes_of(y, _listed(second))
     if len(first) != len(second):
         raise ValueError(f"tensordot: {len(first)} axes of {describe(x)} against {len(second)} of "
                          f"{describe(y)}")
+    if batched and (0 in first or 0 in second):
+        raise ValueError("batched_tensordot: axis 0 is the batch and cannot be summed over")
     a: list[Any] = [("x", k) for k in range(x.ndim)]
     b: list[Any] = [("y", k) for k in range(y.ndim)]
     for i, j in zip(first, second, strict=True):
         b[j] = a[i]
-    out = [e for e in a if e not in b] + [e for e in b if e not in a]
+    if batched:
+        b[0] = a[0]
+    summed = [a[i] for i in first]
+    out = [e for e in a if e not in summed] + [e for e in b if e not in a]
     return contract(a, b, out, x, y)
+
+
+def _listed(axes: Any) -> list[int]:
+    return list(axes) if isinstance(axes, (list, tuple, np.ndarray)) else [axes]
+
+
+def inner(x: Any, y: Any) -> Any:
+    """The product of ``x`` and ``y`` summed over the last axis of both; a scalar multiplies."""
+    x, y = pair(x, y)
+    if not (x.ndim and y.ndim):
+        return elementwise("mul", x, y)
+    return _tensordot(x, y, (-1, -1), batched=False)
+
+
+def kron(x: Any, y: Any) -> Any:
+    """The Kronecker product: every element of ``x`` replaced by itself times ``y``."""
+    x, y = pair(x, y)
+    rank = max(x.ndim, y.ndim)
+    x, y = (insert_axes(v, range(rank - v.ndim)) for v in (x, y))
+    both = elementwise("mul", insert_axes(x, range(1, 2 * rank, 2)),
+                       insert_axes(y, range(0, 2 * rank, 2)))
+    sizes = [a * b for a, b in zip(x.type.dims, y.type.dims, strict=True)]
+    return views.reshape(both, sizes)
 
 
 def batched_dot(x: Any, y: Any) -> Any:
     """Per entry of the first axis, the dot of the rest: (n, i, k) by (n, k, j) is (n, i, j)."""
-    x, y = _pair(x, y)
+    x, y = pair(x, y)
     if not (x.ndim and y.ndim):
         raise TypeError(f"batched_dot needs a first axis: {describe(x)}, {describe(y)}")
     if x.ndim == 1 or y.ndim == 1:
@@ -122,7 +165,7 @@ def batched_dot(x: Any, y: Any) -> Any:
 
 def outer(x: Any, y: Any) -> Any:
     """Every element of ``x`` by every element of ``y``, as a matrix."""
-    x, y = _pair(x, y)
+    x, y = pair(x, y)
     flat = [views.reshape(v, [v.type.dims[0] if v.ndim == 1 else _count(v)]) for v in (x, y)]
     return elementwise("mul", insert_axes(flat[0], [1]), flat[1])
 
@@ -134,17 +177,18 @@ def _count(x: Any) -> Any:
     return total
 
 
-def diag(x: Any) -> Any:
-    """The diagonal of a matrix, or the square matrix that has the vector ``x`` on it."""
+def diag(x: Any, k: int = 0) -> Any:
+    """The ``k``-th diagonal of a matrix, or the square matrix that has the vector ``x`` on it."""
     cls = type(x).result_class()
     if x.ndim == 2:
-        return diagonal(x)
+        return diagonal(x, k)
     if x.ndim != 1:
         raise TypeError(f"diag takes a vector or a matrix, not {describe(x)}")
-    n = x.type.dims[0]
-    index = iota(n, cls=cls)
-    on = elementwise("eq", insert_axes(index, [1]), index)
-    return elementwise("switch", on, broadcast_to(x, (n, n)), full_like_zero(x))
+    n = x.type.dims[0] + abs(k)
+    on = elementwise("eq", iota(n, cls=cls), insert_axes(iota(n, cls=cls), [1]) + k)
+    places = Region((dim(max(-k, 0)),), x.type.dims, (1,))
+    spread = insert_axes(views.unslice(x, [n], places), [1])
+    return elementwise("switch", on, spread, full_like_zero(x))
 
 
 def full_like_zero(x: Any) -> Any:
@@ -152,19 +196,28 @@ def full_like_zero(x: Any) -> Any:
     return cast(as_value(0, x), x.type.dtype)
 
 
-def diagonal(x: Any) -> Any:
-    """The elements x[k, k] of a matrix."""
-    if x.ndim != 2:
-        raise TypeError(f"diagonal takes a matrix, not {describe(x)}")
-    n, m = x.type.dims
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The elements x[..., k, k + offset] of the matrices in ``axis1`` and ``axis2``, as a last
+    axis.  A negative ``offset`` counts down the rows."""
+    if x.ndim < 2:
+        raise TypeError(f"diagonal takes an array of two axes or more, not {describe(x)}")
+    first, second = axes_of(x, (axis1, axis2))
+    rest = [k for k in range(x.ndim) if k not in (first, second)]
+    x = views.transpose(x, [*rest, first, second])
+    *lead, n, m = x.type.dims
+    down, across = max(-offset, 0), max(offset, 0)
+    length = maximum(minimum(n - down, m - across), dim(0))
     cls = type(x).result_class()
-    index = iota(minimum(n, m), cls=cls) * (size_value(m, cls) + 1)
-    return apply(Take(0), views.reshape(x, [n * m]), index)[0]
+    index = iota(length, cls=cls) * (size_value(m, cls) + 1)
+    if offset:
+        index = index + size_value(m * down + across, cls)
+    return apply(Take(len(lead)), views.reshape(x, [*lead, n * m]), index)[0]
 
 
-def trace(x: Any) -> Any:
-    """The sum of the diagonal of a matrix."""
-    return reduce_("sum", diagonal(x), [0])
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The sum of a diagonal (``diagonal``)."""
+    along = diagonal(x, offset, axis1, axis2)
+    return reduce_("sum", along, [along.ndim - 1])
 
 
 def _triangle(x: Any, k: int, lower: bool) -> Any:

@@ -11,6 +11,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tinygraph.dims import Dim, dim, product
 from tinygraph.dtypes import DType, dtype, int64
 from tinygraph.graph import Value, apply, describe
@@ -24,7 +26,7 @@ from tinygraph.ops.arithmetic import (
 )
 from tinygraph.ops.control import Stop
 from tinygraph.ops.sizes import iota, size_value
-from tinygraph.ops.views import reshape
+from tinygraph.ops.views import reshape, transpose
 
 Axis = int | Sequence[int] | None
 
@@ -36,7 +38,7 @@ def axes_of(x: Value, axis: Any) -> tuple[int, ...]:
     """
     if axis is None:
         return tuple(range(x.ndim))
-    given = axis if isinstance(axis, (list, tuple)) else (axis,)
+    given = axis if isinstance(axis, (list, tuple, np.ndarray)) and np.ndim(axis) else (axis,)
     axes = tuple(check_axis(operator.index(k), x) for k in given)
     if len(set(axes)) != len(axes):
         raise ValueError(f"an axis of {describe(x)} is named twice in {tuple(given)}")
@@ -71,8 +73,13 @@ def sum_(x: Any, axis: Axis = None, dtype: Any = None, keepdims: bool = False,
 
 
 def prod(x: Any, axis: Axis = None, dtype: Any = None, keepdims: bool = False,
-         acc_dtype: Any = None) -> Any:
-    """The product over ``axis``; int64 for integers and bools unless ``dtype`` is given."""
+         acc_dtype: Any = None, no_zeros_in_input: bool = False) -> Any:
+    """The product over ``axis``; int64 for integers and bools unless ``dtype`` is given.
+
+    The gradient is exact where elements are zero.  A caller who knows of none can say so by
+    ``no_zeros_in_input``; nothing is different then.
+    """
+    del no_zeros_in_input
     return _accumulated("prod", x, axis, dtype, keepdims, acc_dtype)
 
 
@@ -84,9 +91,11 @@ def count_of(x: Value, axis: Any, kind: DType) -> Any:
     return cast(size_value(total, type(x).result_class()), kind)
 
 
-def mean(x: Any, axis: Axis = None, dtype: Any = None, keepdims: bool = False,
+def mean(x: Any, axis: Axis = None, dtype: Any = None, op: bool = False, keepdims: bool = False,
          acc_dtype: Any = None) -> Any:
-    """The mean over ``axis``; floatX for integers and bools.  Of no elements it is nan."""
+    """The mean over ``axis``; floatX for integers and bools.  Of no elements it is nan.  ``op``
+    is Theano's choice between two forms of it, and says nothing here."""
+    del op
     x = x.as_float() if dtype is None else x
     total = sum_(x, axis, dtype, keepdims, acc_dtype)
     total = total.as_float()
@@ -117,34 +126,42 @@ def any_(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     return _reduced("or", _as_bool(x), axis, keepdims)
 
 
-def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def var(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False,
+        corrected: bool = False) -> Any:
     """The variance over ``axis``: the mean squared distance from the mean, divided by the number
-    of elements less ``ddof``."""
+    of elements less ``ddof``.  ``corrected`` takes off what the rounding of the mean adds (Chan
+    1983, The American Statistician 37, p. 244)."""
     x = x.as_float()
     centered = x - mean(x, axis, keepdims=True)
     squares = centered * centered
-    if not ddof:
-        return mean(squares, axis, keepdims=keepdims)
-    return sum_(squares, axis, keepdims=keepdims) / (count_of(x, axis, x.type.dtype) - ddof)
+    n = count_of(x, axis, x.type.dtype)
+    total = sum_(squares, axis, keepdims=keepdims)
+    if corrected:
+        error = sum_(centered, axis, keepdims=keepdims)
+        total = total - error * error / n
+    return total / (n - ddof if ddof else n)
 
 
-def std(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def std(x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False,
+        corrected: bool = False) -> Any:
     """The standard deviation over ``axis``: the square root of ``var``."""
-    return var(x, axis, ddof, keepdims).sqrt()
+    return var(x, axis, ddof, keepdims, corrected).sqrt()
 
 
 def _arg(kind: str, x: Any, axis: Any, keepdims: bool) -> Any:
-    """The first index at which the extreme stands; for nan, the first nan."""
-    axes = axes_of(x, axis)
-    if axis is not None and len(axes) != 1:
-        raise TypeError(f"arg{kind} of {describe(x)} takes one axis or None, not {axis!r}")
-    if axis is None:
-        flat = reshape(x, [product(x.type.dims)])
-        return _restored(_arg(kind, flat, 0, False), x, axes, keepdims)
+    """The first index at which the extreme stands; for nan, the first nan.  Of several axes, the
+    index counts them as one, the last one fastest."""
+    axes = tuple(sorted(axes_of(x, axis)))
+    if len(axes) != 1:
+        rest = [k for k in range(x.ndim) if k not in axes]
+        kept = [x.type.dims[k] for k in rest]
+        joined = product(tuple(x.type.dims[k] for k in axes))
+        flat = reshape(transpose(x, [*rest, *axes]), [*kept, joined])
+        return _restored(_arg(kind, flat, len(rest), False), x, axes, keepdims)
     k = axes[0]
     best = reduce_(kind, x, axes)
-    kept = [j for j in range(x.ndim) if j != k]
-    hit = elementwise("eq", x, broadcast_to(best, x.type.dims, kept))
+    kept_axes = [j for j in range(x.ndim) if j != k]
+    hit = elementwise("eq", x, broadcast_to(best, x.type.dims, kept_axes))
     if x.type.dtype.is_float:
         hit = hit | elementwise("isnan", x)
     n: Dim = x.type.dims[k]
@@ -154,17 +171,19 @@ def _arg(kind: str, x: Any, axis: Any, keepdims: bool) -> Any:
     return _restored(first, x, axes, keepdims)
 
 
-def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """Where the largest element stands along ``axis`` (None: in the flattened array), int64."""
+def argmax(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Where the largest element stands along ``axis``, int64.  Along several axes (None: all) they
+    count as one, flattened."""
     return _arg("max", x, axis, keepdims)
 
 
-def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """Where the smallest element stands along ``axis`` (None: in the flattened array), int64."""
+def argmin(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Where the smallest element stands along ``axis``, int64.  Along several axes (None: all)
+    they count as one, flattened."""
     return _arg("min", x, axis, keepdims)
 
 
-def max_and_argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> tuple[Any, Any]:
+def max_and_argmax(x: Any, axis: Axis = None, keepdims: bool = False) -> tuple[Any, Any]:
     """The largest element along ``axis``, and where it stands."""
     return max_(x, axis, keepdims), argmax(x, axis, keepdims)
 

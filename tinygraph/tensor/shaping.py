@@ -10,12 +10,23 @@ import numpy as np
 
 from tinygraph.config import config
 from tinygraph.dims import Dim, dim, floordiv, maximum, product
-from tinygraph.dtypes import promote
+from tinygraph.dtypes import int64, promote
 from tinygraph.errors import ShapeError
 from tinygraph.graph import Value, apply, describe, kind_name
 from tinygraph.ops import views
-from tinygraph.ops.arithmetic import as_value, broadcast_to, cast, check_axis, constant_value
+from tinygraph.ops.arithmetic import (
+    as_value,
+    broadcast_to,
+    cast,
+    check_axis,
+    constant,
+    constant_value,
+    reduce_,
+)
+from tinygraph.ops.bounds import Bounded
+from tinygraph.ops.cumulative import Cumulate
 from tinygraph.ops.index import Take
+from tinygraph.ops.ordering import Searchsorted
 from tinygraph.ops.sizes import as_dim, iota, size_value
 from tinygraph.tensor.reductions import axes_of
 
@@ -43,10 +54,13 @@ def dims_of(shape: Any, ndim: int | None = None) -> tuple[Dim, ...]:
 def reshape(x: Any, shape: Any, *more: Any, ndim: int | None = None) -> Any:
     """``x`` under another shape, in row-major order; one size may be -1: whatever remains.
 
-    Sizes are integers or integer scalars.  Raises ShapeError (a ValueError) where the numbers of
+    Sizes are integers or integer scalars, or one integer vector; its length must be known, or be
+    given as ``ndim``.  Raises ShapeError (a ValueError) where the numbers of
     elements differ.
     """
-    if more:
+    if more and is_list(shape):
+        (ndim,) = more  # Theano's second argument
+    elif more:
         shape = (shape, *more)
     target = list(dims_of(shape, ndim))
     if ndim is not None and len(target) != ndim:
@@ -62,6 +76,11 @@ def reshape(x: Any, shape: Any, *more: Any, ndim: int | None = None) -> Any:
                              f"{tuple(target)}: {total} is no multiple of {rest}")
         target[free[0]] = floordiv(total, rest)
     return views.reshape(x, target)
+
+
+def is_list(x: Any) -> bool:
+    """Does ``x`` hold several numbers: a list, an array, a vector?"""
+    return isinstance(x, (list, tuple)) or (isinstance(x, (Value, np.ndarray)) and x.ndim > 0)
 
 
 def dimshuffle(x: Any, *pattern: Any) -> Any:
@@ -197,7 +216,8 @@ def together(parts: Any) -> list[Any]:
     if isinstance(parts, Value):
         raise TypeError(f"expected a list of variables, not {describe(parts)}")
     like = next((p for p in parts if isinstance(p, Value)), None)
-    values = [as_value(p, like) for p in parts]
+    values = [stack(p) if isinstance(p, (list, tuple)) and any(isinstance(q, Value) for q in p)
+              else as_value(p, like) for p in parts]
     if not values:
         raise ValueError("an empty list of variables cannot be joined")
     kind = promote(*(v.type.dtype for v in values), float_x=config.floatX)
@@ -214,7 +234,8 @@ def concatenate(parts: Any, axis: int = 0) -> Any:
     for v in values:
         if v.ndim != first.ndim:
             raise TypeError(f"concatenate: {describe(first)} is a {kind_name(first.type)}, but "
-                            f"{describe(v)} is a {kind_name(v.type)}")
+                            f"{describe(v)} is a {kind_name(v.type)}; give all parts the same "
+                            "number of axes, such as b[:, None] for a vector as a column")
     return views.concatenate(values, check_axis(operator.index(axis), first))
 
 
@@ -267,7 +288,9 @@ def pinned(x: Any, axis: int, size: Dim) -> Any:
 def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     """Every element ``repeats`` times in a row along ``axis`` (None: of the flattened array).
 
-    ``repeats`` is an integer, an integer scalar, or one constant number per element.
+    ``repeats`` is an integer, an integer scalar, or a vector with a number per element; the
+    values of a vector that is no constant decide the size of the result.  A call raises
+    IndexError for a negative number in it.
     """
     if axis is None:
         x, axis = flatten(x), 0
@@ -278,14 +301,28 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
         x = pinned(x, k, dim(len(counts)))
         return apply(Take(k), x, as_value(index, x))[0]
     if isinstance(repeats, Value) and repeats.ndim:
-        raise TypeError(f"repeat: {describe(repeats)} must be a scalar or a constant vector; the "
-                        "size of the result would depend on its values")
+        return _repeated(x, k, repeats)
     count = as_dim(repeats if isinstance(repeats, Value) else int(np.asarray(repeats)))
     wide = insert_axes(x, [k + 1])
     dims = list(wide.type.dims)
     dims[k + 1] = count
     wide = broadcast_to(wide, dims)
     return views.reshape(wide, [*dims[:k], dims[k] * count, *dims[k + 2:]])
+
+
+def _repeated(x: Any, axis: int, repeats: Any) -> Any:
+    """``repeat`` by a vector: every place of the result looks for itself in the running sum."""
+    if repeats.ndim != 1 or not repeats.type.dtype.is_int:
+        raise TypeError(f"repeat: {describe(repeats)} must be an integer, or a vector of integers")
+    cls = type(x).result_class()
+    counts = cast(repeats, int64)
+    total = maximum(as_dim(reduce_("sum", counts, [0])), dim(0))
+    counts = pinned(counts, 0, x.type.dims[axis])
+    many = constant(np.iinfo(np.int64).max, int64, cls)
+    counts = apply(Bounded(f"the numbers of repeat ({describe(repeats)})"), counts, many)[0]
+    ends = apply(Cumulate("sum", 0), counts)[0]
+    places = apply(Searchsorted("right"), ends, iota(total, cls=cls))[0]
+    return apply(Take(axis), x, places)[0]
 
 
 def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:

@@ -4,27 +4,64 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from tinygraph.config import config
 from tinygraph.dims import product
 from tinygraph.dtypes import dtype
-from tinygraph.graph import Node, Value, describe
+from tinygraph.graph import Node, Type, Value, describe, user_source
 from tinygraph.ops import arithmetic
 from tinygraph.ops.arithmetic import Arithmetic, Elemwise, elementwise
 from tinygraph.ops.sizes import size_value
-from tinygraph.tensor import indexing, linalg, reductions, shaping
-from tinygraph.tensor.evaluation import eval_variable
+from tinygraph.tensor import indexing, linalg, ordering, reductions, selection, shaping
+from tinygraph.tensor.building import note_built
+from tinygraph.tensor.evaluation import eval_variable, get_scalar_constant_value
+from tinygraph.tensor.refusals import Refusals
+from tinygraph.tensor.test_values import Tag, compute
 
 
 class ShapeTuple(tuple[Any, ...]):
     """The sizes of a variable, one int64 scalar per axis: unpacks, indexes and concatenates as a
-    tuple, and serves wherever a shape is asked for."""
+    tuple, and serves wherever a shape is asked for.  Everything else it does as the vector of the
+    sizes: ``x.shape.prod()``, ``x.shape[i]`` for a variable i, ``x.shape // 2``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(as_tensor_variable(self), name)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice) and not any(
+                isinstance(bound, Value) for bound in (index.start, index.stop, index.step)):
+            return ShapeTuple(super().__getitem__(index))
+        if isinstance(index, (int, np.integer)):
+            return super().__getitem__(index)
+        return as_tensor_variable(self)[index]
+
+    def __sub__(self, other: Any) -> Any:
+        return as_tensor_variable(self) - other
+
+    def __rsub__(self, other: Any) -> Any:
+        return other - as_tensor_variable(self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return as_tensor_variable(self) // other
+
+    def __truediv__(self, other: Any) -> Any:
+        return as_tensor_variable(self) / other
+
+    def __mod__(self, other: Any) -> Any:
+        return as_tensor_variable(self) % other
 
     def __repr__(self) -> str:
         return f"({', '.join(map(repr, self))})"
+
+
+def _compress(self: Any, condition: Any, axis: int | None = None) -> Any:
+    """The slices along ``axis`` (None: elements of self.flatten()) where ``condition`` is true."""
+    return selection.compress(condition, self, axis)
 
 
 def _elementwise(name: str) -> Callable[[Any], Any]:
@@ -40,7 +77,28 @@ def _elementwise(name: str) -> Callable[[Any], Any]:
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
-class Tensor(Arithmetic):
+class VariableType(Type):
+    """The type of a user's variable.  Called, it makes another variable of that dtype and those
+    sizes: ``x.type()``.  It equals ``T.fmatrix`` and ``T.TensorType(...)`` of its dtype and
+    ``broadcastable``, and other types if their sizes are the same too."""
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Type):
+            return Type.__eq__(self, other)
+        kind = getattr(other, "dtype", None), getattr(other, "broadcastable", None)
+        return kind == (self.dtype, self.broadcastable)
+
+    __hash__ = Type.__hash__
+
+    def __call__(self, name: str | None = None) -> Tensor:
+        return Tensor(self, name=name, source=user_source())
+
+    def make_variable(self, name: str | None = None) -> Tensor:
+        """The same in a word of Theano's."""
+        return self(name)
+
+
+class Tensor(Refusals, Arithmetic):
     """A symbolic array.
 
     ``type`` is its dtype and sizes, ``name`` its name, ``shape`` its sizes as scalars.  Arithmetic
@@ -48,8 +106,13 @@ class Tensor(Arithmetic):
     ``==`` is identity: write ``T.eq`` to compare elements.
     """
 
-    __array_ufunc__ = None  # so that array + variable comes here, not to NumPy
-    _tag: SimpleNamespace | None = None
+    _tag: Tag | None = None
+
+    def __init__(self, type: Type, node: Node | None = None, index: int = 0,
+                 name: str | None = None, source: str = "") -> None:
+        if not isinstance(type, VariableType):
+            type = VariableType(type.dtype, type.dims)
+        super().__init__(type, node, index, name, source)
 
     # --- what it is ---
 
@@ -75,11 +138,19 @@ class Tensor(Arithmetic):
         return self.node
 
     @property
-    def tag(self) -> SimpleNamespace:
-        """A place for a user's own notes."""
+    def tag(self) -> Tag:
+        """A place for a user's own notes, and for ``test_value``."""
         if self._tag is None:
-            self._tag = SimpleNamespace()
+            self._tag = Tag(self)
         return self._tag
+
+    @classmethod
+    def built(cls, node: Node) -> None:
+        """Compute the test values of new expressions, if these are asked for; tell a step that
+        is being built."""
+        note_built(node)
+        if config.compute_test_value != "off":
+            compute(node)
 
     def __bool__(self) -> bool:
         op = self.node.op if self.node is not None else None
@@ -115,8 +186,23 @@ class Tensor(Arithmetic):
     def __rxor__(self, other: Any) -> Any:
         return elementwise("xor", other, self)
 
+    def __lshift__(self, other: Any) -> Any:
+        return elementwise("left_shift", self, other)
+
+    def __rlshift__(self, other: Any) -> Any:
+        return elementwise("left_shift", other, self)
+
+    def __rshift__(self, other: Any) -> Any:
+        return elementwise("right_shift", self, other)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return elementwise("right_shift", other, self)
+
     def __divmod__(self, other: Any) -> tuple[Any, Any]:
         return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return other // self, other % self
 
     # --- elements ---
 
@@ -125,8 +211,10 @@ class Tensor(Arithmetic):
         return arithmetic.cast(self, as_dtype(dtype))
 
     def clip(self, low: Any, high: Any) -> Any:
-        """Every element moved into [low, high]; the gradient passes at both bounds."""
-        return elementwise("minimum", elementwise("maximum", self, low), high)
+        """Every element moved into [low, high]; the gradient passes at both bounds.  A bound of
+        None is none."""
+        out = self if low is None else elementwise("maximum", self, low)
+        return out if high is None else elementwise("minimum", out, high)
 
     def round(self, mode: str = "half_to_even") -> Any:
         """The nearest whole numbers; ``mode`` 'half_to_even' or 'half_away_from_zero'."""
@@ -138,6 +226,22 @@ class Tensor(Arithmetic):
     arcsin, arccos = _elementwise("arcsin"), _elementwise("arccos")
     arctan, arcsinh = _elementwise("arctan"), _elementwise("arcsinh")
     arccosh, arctanh = _elementwise("arccosh"), _elementwise("arctanh")
+
+    def log10(self) -> Any:
+        """The logarithm to base 10 of every element."""
+        return elementwise("log", self) * 0.4342944819032518
+
+    def exp2(self) -> Any:
+        """2 to the power of every element."""
+        return elementwise("exp", self.as_float() * 0.6931471805599453)
+
+    def deg2rad(self) -> Any:
+        """Degrees as radians."""
+        return self.as_float() * 0.017453292519943295
+
+    def rad2deg(self) -> Any:
+        """Radians as degrees."""
+        return self.as_float() * 57.29577951308232
 
     def fill(self, value: Any) -> Any:
         """``value`` in the shape of this variable."""
@@ -160,6 +264,26 @@ class Tensor(Arithmetic):
         where a variable that it needs has no value."""
         return eval_variable(self, inputs_to_values)
 
+    @property
+    def data(self) -> np.ndarray:
+        """The array of a constant.  Raises AttributeError for any other variable."""
+        known = arithmetic.constant_value(self)
+        if known is None:
+            raise AttributeError(f"{describe(self)} is no constant: it has no value before a call")
+        return np.broadcast_to(known, [d.const or 0 for d in self.type.dims])
+
+    value = data
+
+    def get_scalar_constant_value(self) -> np.ndarray:
+        """The one number of a constant expression.  Raises NotScalarConstantError otherwise."""
+        return get_scalar_constant_value(self)
+
+    def conj(self) -> Any:
+        """This variable: every variable is real."""
+        return self
+
+    conjugate = conj
+
     def copy(self, name: str | None = None) -> Any:
         """The same values as another variable."""
         out = indexing.getitem(self, ...)
@@ -177,6 +301,11 @@ class Tensor(Arithmetic):
     reshape, dimshuffle, flatten = shaping.reshape, shaping.dimshuffle, shaping.flatten
     transpose, swapaxes, squeeze = shaping.transpose, shaping.swapaxes, shaping.squeeze
     repeat = shaping.repeat
+
+    sort, argsort, searchsorted = ordering.sort, ordering.argsort, ordering.searchsorted
+    cumsum, cumprod, choose = ordering.cumsum, ordering.cumprod, ordering.choose
+
+    nonzero, nonzero_values, compress = selection.nonzero, selection.nonzero_values, _compress
 
     dot, diagonal, trace = linalg.dot, linalg.diagonal, linalg.trace
     take = indexing.take
@@ -213,6 +342,8 @@ def as_tensor_variable(x: Any, name: str | None = None, ndim: int | None = None,
 
     ndim: new axes of size 1 are put in front up to that number.  Raises TypeError for more axes.
     """
+    if isinstance(x, ShapeTuple) and not x:
+        return constant(np.zeros(0, np.int64), name, ndim, dtype)
     if isinstance(x, (list, tuple)) and any(_holds_variable(y) for y in x):
         x = shaping.stack([as_tensor_variable(y) if isinstance(y, (list, tuple)) else y for y in x])
     if not isinstance(x, Value):

@@ -13,6 +13,7 @@ from tinygraph.loops.language import (
     Alloc,
     Binary,
     Block,
+    Call,
     Check,
     Const,
     Expr,
@@ -111,7 +112,7 @@ def vectorisable(loop: For) -> bool:
     """True for an innermost loop of mode "vector" without an early exit or a call."""
     inner = list(walk(loop.body))
     return loop.mode == "vector" and not any(
-        isinstance(s, (For, While, Check, Gemm, Pack)) for s in inner
+        isinstance(s, (For, While, Check, Gemm, Pack, Call)) for s in inner
     )
 
 
@@ -158,7 +159,7 @@ def register_sums(loop: For) -> list[Store]:
     for stmt in inside:
         if isinstance(stmt, Store):
             touched[id(stmt.buffer)] = touched.get(id(stmt.buffer), 0) + 1
-        if isinstance(stmt, (Gemm, Pack)):
+        if isinstance(stmt, (Gemm, Pack, Call)):
             touched.update({id(buffer): 2 for buffer in buffers(stmt)})
         for expr in nodes(*expressions(stmt)):
             if isinstance(expr, Load):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinygraph.backends.llvm import analysis, gemm, scalar
+from tinygraph.backends.llvm import analysis, callbacks, gemm, scalar
 from tinygraph.backends.llvm import threads as threads_
+from tinygraph.backends.llvm.clock import stamp
 from tinygraph.backends.llvm.export import exported
 from tinygraph.backends.llvm.scalar import memory_type, register_type
 from tinygraph.backends.llvm.values import Values
@@ -21,6 +22,7 @@ from tinygraph.loops.language import (
     Alloc,
     Block,
     Buffer,
+    Call,
     Check,
     Const,
     Expr,
@@ -32,6 +34,7 @@ from tinygraph.loops.language import (
     Note,
     Pack,
     Program,
+    Stamp,
     Stmt,
     Store,
     While,
@@ -69,12 +72,15 @@ class Emitter(Values):
                  index_names: frozenset[str] | None = None) -> None:
         super().__init__(program, target, index_names)
         self.given: list[str] = []
+        self.stamps: dict[int, str] = {}
         self.rest = ""
+        self.calls: dict[int, int] = {}  # numbers of Calls
 
     # -- the module ------------------------------------------------------------------------
 
     def module(self) -> str:
         """The text of the whole module."""
+        self.calls = {id(call): k for k, call in enumerate(callbacks.calls(self.program))}
         self.open_buffers()
         self.block(self.program.body)
         self.code.emit("ret i64 0")
@@ -92,6 +98,7 @@ class Emitter(Values):
         ]
         nests = [f"define internal void @{kernel}{text}" for text, kernel in self.kernels.items()]
         rest = [
+            *([callbacks.entry(self.target)] if self.calls else []),
             *(f"define internal i64 @{task}{text}" for text, task in self.tasks.items()),
             "\n".join(body),
             exported(name, self.target),
@@ -155,8 +162,12 @@ class Emitter(Values):
             self.product(stmt)
         elif isinstance(stmt, Pack):
             self.pack(stmt)
+        elif isinstance(stmt, Call):
+            callbacks.write(self, stmt, self.calls[id(stmt)])
         elif isinstance(stmt, Check):
             self.check(stmt)
+        elif isinstance(stmt, Stamp):
+            stamp(self, stmt)
         elif isinstance(stmt, Note):
             text = " ".join(f"{stmt.text} {stmt.source}".split())
             self.code.lines.append(f"  ; {text}")

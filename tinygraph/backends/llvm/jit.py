@@ -13,7 +13,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -289,14 +289,16 @@ def panel(dtype: DType) -> int:
     return gemm.panel(dtype, host())
 
 
-def load(code: ObjectCode) -> Native:
-    """Link ``code`` into this process."""
+def load(code: ObjectCode, imports: Mapping[str, int] | None = None) -> Native:
+    """Link ``code`` into this process.  ``imports``: the addresses of what it calls outside."""
     builder = llvm.JITLibraryBuilder()
     for data in objects(code.data):
         builder.add_object_img(data)
     builder.add_current_process()  # memset, memcpy and memmove
     if code.pool:
         builder.import_symbol(threads.SYMBOL, threads.address(code.pool))
+    for name, address in (imports or {}).items():
+        builder.import_symbol(name, address)
     builder.export_symbol(code.name)
     linker = _linker()
     tracker = builder.link(linker, _library_name())

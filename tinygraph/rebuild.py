@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from tinygraph.dims import Dim, Sym
+from tinygraph.dims import Dim, Sym, dim
 from tinygraph.graph import (
     Graph,
     Node,
@@ -23,6 +23,7 @@ from tinygraph.graph import (
     toposort,
 )
 from tinygraph.ops.arithmetic import cast
+from tinygraph.ops.callback import Callback, OwnSize
 from tinygraph.ops.sizes import as_dim
 
 
@@ -56,16 +57,33 @@ class Rebuild:
 
     def _node(self, node: Node) -> None:
         inputs = [self.memo.get(v, v) for v in node.inputs]
+        for s, _ in node.op.late():
+            self.sizes.setdefault(s, dim(s))  # while its own node is rebuilt
         op = map_op(node.op, self.dim, self.body)
         if op is node.op and all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
             self.memo.update((v, v) for v in node.outputs)
             return
+        made = self._fresh_late(node)
+        op = map_op(node.op, self.dim, self.body) if made else op
         first = node.outputs[0]
         cls = None if inputs else first.result_class()
         fresh = apply(op, *inputs, cls=cls, source=first.source)
         for old, new in zip(node.outputs, fresh, strict=True):
             new.name = new.name or old.name
             self.memo.setdefault(old, new)
+        for s, k in made:
+            s.value = fresh[k]
+
+    def _fresh_late(self, node: Node) -> list[tuple[Sym, int]]:
+        """New late symbols for a node that will find out other numbers, each with the number of
+        the result that holds it."""
+        made = []
+        for s, k in node.op.late():
+            if self.sizes[s] == dim(s):
+                new = Sym(s.name, s.origin, bound=s.bound and self.dim(s.bound))
+                self.sizes[s] = dim(new)
+                made.append((new, k))
+        return made
 
     def dim(self, d: Dim) -> Dim:
         """``d`` in the new sizes."""
@@ -116,13 +134,18 @@ class Survey:
     def add(self, outputs: Iterable[Value], bound: frozenset[Value] = frozenset()) -> None:
         """Survey more."""
         outputs = list(outputs)
-        for node in toposort(outputs):
+        nodes = toposort(outputs)
+        self.defined.update(s for node in nodes for s, _ in node.op.late())
+        for node in nodes:
             if node in self._nodes:
                 continue
             self._nodes.add(node)
             self._note(node.inputs, bound)
             self._ops(node.op, bound)
             self._results(node)
+            if not bound and isinstance(node.op, Callback):
+                self.defined.update(s for d in op_dims(node.op) for s in d.syms()
+                                    if isinstance(s, OwnSize))
         self._note(outputs, bound)
 
     def _note(self, values: Iterable[Value], bound: frozenset[Value]) -> None:
@@ -138,7 +161,8 @@ class Survey:
                 if s in self.syms:
                     continue
                 self.syms[s] = None
-                if s.value is not None:
+                made_here = s.bound is not None and s in self.defined
+                if s.value is not None and not made_here:
                     self.add([s.value], bound)
         for g in subgraphs(op):
             self._define(g.inputs)
@@ -157,7 +181,7 @@ class Survey:
         for v in node.outputs:
             for d in v.type.dims:
                 s = d.symbol
-                if s is not None and s not in mentioned:
+                if s is not None and s not in mentioned and not isinstance(s, OwnSize):
                     self.defined.add(s)
 
 

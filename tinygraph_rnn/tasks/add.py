@@ -1,4 +1,4 @@
-"""Data of the benchmark tasks, made on the spot."""
+"""The add task: remember one number until another comes, and sum them."""
 
 from __future__ import annotations
 
