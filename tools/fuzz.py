@@ -4,6 +4,7 @@
     python tools/fuzz.py --count 20000          more
     python tools/fuzz.py --first 5000           from this seed on
     python tools/fuzz.py --seed 1414            this one program, with its traceback
+    python tools/fuzz.py --backend loops        slowly, every access to memory checked
 
 The generator is that of the tests (tests/lowering/graph_fuzz.py): every op that users reach,
 scans with their gradients included.  Every program is compiled once and run under several sizes.
@@ -27,14 +28,14 @@ from tqdm import tqdm  # noqa: E402
 import tinygraph  # noqa: E402
 
 
-def check(seed: int) -> None:
+def check(seed: int, backend: str) -> None:
     """Raise AssertionError if the program of ``seed`` computes anything else than it should."""
     fuzz = graph_fuzz.Fuzz(seed)
     fuzz.grow(4 + seed % 9)
     outputs = fuzz.outputs(3)
-    f = tinygraph.function(fuzz.inputs, outputs, on_unused_input="ignore")
+    f = tinygraph.function(fuzz.inputs, outputs, backend=backend, on_unused_input="ignore")
     oracle = tinygraph.function(fuzz.inputs, outputs, backend="numpy", on_unused_input="ignore")
-    for arrays in fuzz.arrays:
+    for arrays in fuzz.arrays[:None if backend == "llvm" else 4]:
         models.assert_close(f(*arrays), oracle(*arrays), floor=1.0)
     assert f.compiles == 1, f"compiled {f.compiles} times"
 
@@ -45,15 +46,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--backend", default="llvm", choices=("llvm", "loops"))
     args = parser.parse_args()
     tinygraph.config.cache = "off"
     if args.seed is not None:
-        check(args.seed)
+        check(args.seed, args.backend)
         return 0
     failed = []
     for seed in tqdm(range(args.first, args.first + args.count), mininterval=5):
         try:
-            check(seed)
+            check(seed, args.backend)
         except Exception as error:  # every failure is a finding, whatever it is
             failed.append(seed)
             where = traceback.extract_tb(error.__traceback__)[-1]

@@ -20,11 +20,12 @@ from tinygraph.errors import InternalError
 from tinygraph.graph import Node, Value, toposort
 from tinygraph.late import late_last
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Binary, Cast, Expr, Let, Select, Var
+from tinygraph.loops.language import Cast, Expr, Let, Var
 from tinygraph.lowering.call import lower_call
 from tinygraph.lowering.clock import made_by
 from tinygraph.lowering.cumulative import lower_cumulate
-from tinygraph.lowering.nest import Nest, Reduction, Scratch, fill, loop_order
+from tinygraph.lowering.indexing import lower_put, lower_take
+from tinygraph.lowering.nest import Nest, Reduction, Scratch, fill
 from tinygraph.lowering.nonzero import lower_nonzero
 from tinygraph.lowering.ordering import lower_argsort, lower_bounded, lower_searchsorted
 from tinygraph.lowering.products import Product
@@ -193,7 +194,7 @@ class Region:
         if view.buffer is not None:
             return view
         target = self.storage.temp(value)
-        self.add(self._copy_nest(view, target), value)
+        self.add(self.copy_nest(view, target), value)
         self.where[value] = target
         return target
 
@@ -201,7 +202,7 @@ class Region:
         """Copy ``value`` to where the lane lies innermost: loops that read it again and again
         would pick its elements one by one."""
         target = self.storage.temp(value)
-        self.add(self._copy_nest(self.where[value], target), value)
+        self.add(self.copy_nest(self.where[value], target), value)
         self.where[value] = target
 
     def put(self, value: Value, target: View) -> None:
@@ -210,9 +211,10 @@ class Region:
             self.view(value)
         view = self.view(value)
         if view is not target:
-            self.add(self._copy_nest(view, target))
+            self.add(self.copy_nest(view, target))
 
-    def _copy_nest(self, source: View, target: View) -> Nest:
+    def copy_nest(self, source: View, target: View) -> Nest:
+        """The nest that copies one view to another."""
         return Nest(target.dims, self.storage.lane, copies=[(source, target)],
                     scratch=self._scratch(target.dims))
 
@@ -271,7 +273,7 @@ class Region:
         view = self.view(x).reshape(out.type.dims)
         if view is None:
             dense = self.storage.temp(x, dense=True)
-            self.add(self._copy_nest(self.view(x), dense), out)
+            self.add(self.copy_nest(self.view(x), dense), out)
             view = dense.reshape(out.type.dims)
         if view is None:
             raise InternalError(f"a dense array of {x.type} cannot be viewed as {out.type}")
@@ -430,7 +432,7 @@ class Region:
         source, target = self.view(x), self.allocate(out)
         zero = E.const(0, out.type.dtype)
         self.add(lambda b: fill(b, target, zero))
-        self.add(self._copy_nest(source, target.slice(part)), out)
+        self.add(self.copy_nest(source, target.slice(part)), out)
 
     def unwindows(self, out: Value, x: Value, sliding: Sliding) -> None:
         """Zeros to which the windows ``x`` are added."""
@@ -446,8 +448,8 @@ class Region:
     def set_slice(self, out: Value, x: Value, y: Value, part: Part) -> None:
         """A copy of ``x`` with ``y`` at ``part``."""
         base, source, target = self.view(x), self.view(y), self.allocate(out)
-        self.add(self._copy_nest(base, target))
-        self.add(self._copy_nest(source, target.slice(part)), out)
+        self.add(self.copy_nest(base, target))
+        self.add(self.copy_nest(source, target.slice(part)), out)
 
     def scan(self, node: Node, op: Any) -> None:
         """A loop stage."""
@@ -465,21 +467,8 @@ class Region:
         lower_call(self, node, name, function)
 
     def take(self, out: Value, x: Value, index: Value, axis: int) -> None:
-        """out[.., i.., ..] = x[.., index[i..], ..]"""
-        source, indices, target = self.view(x), self.view(index), self.allocate(out)
-        site = self._index_site(out, x, index, axis)
-
-        def stage(b: E.Builder) -> None:
-            def inner(i: list[Expr], at: list[Expr]) -> None:
-                assert target.buffer is not None
-                b.store(target.buffer, target.flat(i), source.element(at))
-
-            _indexed(b, target, source, indices, axis, site, inner)
-
-        self.add(stage, out)
-
-    def _index_site(self, out: Value, x: Value, index: Value, axis: int) -> int:
-        return self.storage.index_site(self.named(x), self.named(index), axis, out.source)
+        """Reading at indices."""
+        lower_take(self, out, x, index, axis)
 
     def named(self, value: Value) -> Value:
         """What messages call ``value``: behind views and parameters, what the user named."""
@@ -493,59 +482,9 @@ class Region:
 
     def put_index(self, out: Value, x: Value, index: Value, y: Value, axis: int, mode: str
                   ) -> None:
-        """out = x, then out[.., index[i..], ..] = or += y[.., i.., ..]"""
-        base, indices, values = self.view(x), self.view(index), self.view(y)
-        target = self.allocate(out)
-        site = self._index_site(out, x, index, axis)
-        self.add(self._copy_nest(base, target))
-
-        def stage(b: E.Builder) -> None:
-            def inner(i: list[Expr], at: list[Expr]) -> None:
-                assert target.buffer is not None
-                b.store(target.buffer, target.flat(at), values.element(i),
-                        "add" if mode == "add" else None)
-
-            _indexed(b, values, target, indices, axis, site, inner)
-
-        self.add(stage, out)
+        """Writing at indices."""
+        lower_put(self, out, x, index, y, axis, mode)
 
 
 def _nothing(b: E.Builder) -> None:
     """A stage that marks a position."""
-
-
-def _indexed(b: E.Builder, walked: View, indexed: View, indices: View, axis: int, site: int,
-             inner: Callable[[list[Expr], list[Expr]], None]) -> None:
-    """Loops over ``walked``, whose axes are those of ``indexed`` with ``axis`` replaced by the
-    axes of ``indices``; every index is checked before it is used."""
-    rank = len(indices.dims)
-    i: list[Expr] = [E.index(0)] * len(walked.dims)
-    at: list[Expr] = [E.index(0)] * len(indexed.dims)
-    size = indexed.sizes.expr(indexed.dims[axis])
-    index_axes = list(range(axis, axis + rank))
-    others = [k for k in loop_order(walked.dims, None) if k not in index_axes]
-    order = [k for k in index_axes if walked.dims[k] != 1] + others
-
-    def find() -> None:
-        raw = indices.element(i[axis:axis + rank])
-        raw = b.let(raw if raw.dtype is int64 else Cast(raw, int64), "raw")
-        wrapped = b.let(Select(Binary("lt", raw, E.index(0)), E.add(raw, size), raw), "at")
-        inside = Binary("and", Binary("ge", wrapped, E.index(0)), Binary("lt", wrapped, size))
-        b.check(inside, site, (raw, size))
-        at[axis] = wrapped
-
-    def level(rest: list[int], found: bool) -> None:
-        if not found and not any(k in index_axes for k in rest):
-            find()
-            found = True
-        if not rest:
-            inner(i, at)
-            return
-        k = rest[0]
-        with b.loop(walked.sizes.expr(walked.dims[k])) as var:
-            i[k] = var
-            if k not in index_axes:
-                at[k if k < axis else k - rank + 1] = var
-            level(rest[1:], found)
-
-    level(order, False)
