@@ -201,3 +201,17 @@ def test_a_late_size_in_the_cache(tmp_path):
         for _ in range(2):
             a, total = build()(np.arange(9, dtype="float32"))
             assert a.tolist() == [0, 1, 2, 3] and total == 6
+
+
+def test_results_of_known_size_come_through_the_native_entrance(tmp_path):
+    """And what is kept on disk for them is not taken for the function that returns the count."""
+    x = T.vector("x")
+    with tinygraph.config.change(cache="on", cache_dir=str(tmp_path)):
+        out, _ = tinygraph.scan(lambda a: (a, until(a > 2)), sequences=x)
+        total = tinygraph.function([x], [out.sum()])
+        both = tinygraph.function([x], [out.sum(), out.shape[0]])
+        for n in (3, 9, 5, 9, 3, 9):
+            values = np.arange(n, dtype="float32")
+            expected = values[:4].sum()
+            assert total(values) == [expected] and both(values) == [expected, min(n, 4)]
+    assert total._entrance is not None and len(total._entrance._plans) == 3

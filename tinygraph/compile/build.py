@@ -135,7 +135,7 @@ class Compilation:
             graph = self.final
             start = time.perf_counter()
             self._lowered = lower(graph, SYMBOL, jit.panel, self.closed.late_guards,
-                                  self.timed)
+                                  self.closed.unread, self.timed)
             self.seconds["lower"] = time.perf_counter() - start
         return self._lowered
 

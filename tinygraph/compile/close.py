@@ -22,8 +22,8 @@ from tinygraph.ops.callback import OwnSize
 @dataclass(frozen=True)
 class Conditions:
     """What a call checks: ``guards`` are in the user's symbols; ``scalars`` are the symbols that
-    stand for values of integer scalars.  ``late``: the late symbols; the graph has a result more
-    for each, which holds its value."""
+    stand for values of integer scalars.  ``late``: the late symbols, where results have such
+    sizes; a call has a result more for each, which holds its value."""
 
     guards: tuple[Guard, ...]
     scalars: tuple[Sym, ...]
@@ -33,11 +33,14 @@ class Conditions:
 @dataclass(frozen=True)
 class Closed(Conditions):
     """``graph`` is interned and its sizes are solved.  ``late_guards``: those that mention late
-    symbols; the program itself checks them."""
+    symbols; the program itself checks them.  ``unread``: how many outputs of the graph, the last
+    ones, are no results: values of late symbols, there so that nobody takes their makers for
+    dead."""
 
     graph: Graph
     interner: Interner
     late_guards: tuple[Guard, ...] = ()
+    unread: int = 0
 
     @property
     def conditions(self) -> Conditions:
@@ -130,7 +133,9 @@ def close(graph: Graph, shared_shapes: Mapping[Value, tuple[int, ...]]) -> Close
                            key=lambda s: s.key))
     early = tuple(g for g in guards if not _mentions(g, found))
     late = tuple(g.substitute(solution) for g in guards if _mentions(g, found))
-    return Closed(early, scalars, tuple(counts), closed, interner, late)
+    read = any(is_late(d) for v in graph.outputs for d in v.type.dims)
+    return Closed(early, scalars, tuple(counts) if read else (), closed, interner, late,
+                  0 if read else len(counts))
 
 
 def _late_counts(graph: Graph) -> dict[Sym, Value]:

@@ -61,6 +61,7 @@ class Shelf:
     def closed(self, closed: Closed) -> Kept | None:
         """What is kept for a closed graph; None where nothing is."""
         checked = "".join(f"{g.left} {g.relation} {g.right}: {g.text}" for g in closed.late_guards)
+        checked += f" {closed.unread} unread" if closed.unread else ""
         self._content = self._key(closed.graph, checked)
         found = self._kept(closed.conditions)
         if found is not None:

@@ -66,11 +66,12 @@ class Budget:
 
 
 def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda dtype: 16,
-          guards: Sequence[Guard] = (), timed: bool = False) -> Lowered:
+          guards: Sequence[Guard] = (), unread: int = 0, timed: bool = False) -> Lowered:
     """The loop program of a closed graph.  Its arguments: inputs, outputs, constants.
 
     panel: how many columns of a matrix of a dtype the back end's products pack together
     guards: about late symbols, for the program to check
+    unread: how many of the last outputs are computed, but are no results
     timed: the program takes the time of its parts
     """
     storage = Storage(choose_lane(graph), panel)
@@ -82,13 +83,14 @@ def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda 
         region.where[value] = storage.argument(value, value.name or f"in{k}", writable=False)
         if storage.lane in value.type.dims[:-1]:
             region.lay_out(value)
+    outputs = graph.outputs[:len(graph.outputs) - unread]
     targets = [storage.argument(value, f"out{k}", writable=True)
-               for k, value in enumerate(graph.outputs)]
-    for value, target in zip(graph.outputs, targets, strict=True):
+               for k, value in enumerate(outputs)]
+    for value, target in zip(outputs, targets, strict=True):
         if value.node is not None:
             region.targets.setdefault(value, target)
     region.lower(graph.outputs)
-    for value, target in zip(graph.outputs, targets, strict=True):
+    for value, target in zip(outputs, targets, strict=True):
         region.put(value, target)
     b = E.Builder(taken=("sizes", "args", *storage.late_names()))
     if storage.clock is None:
@@ -96,7 +98,7 @@ def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda 
     else:
         with storage.clock.timed(b, "call"):
             region.emit(b)
-    return _finish(name, storage, b.block(), graph.outputs)
+    return _finish(name, storage, b.block(), outputs)
 
 
 def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) -> Lowered:
