@@ -337,8 +337,11 @@ def _extreme_atom(atom: Atom, most: bool) -> Dim:
             return dim(atom)
         return at_most(atom.bound) if most else dim(0)
     left = _extreme(atom.left, most)
-    if atom.op == "floordiv":
-        return floordiv(left, _extreme(atom.right, not most))
+    if atom.op == "floordiv":  # by 0 it is 0
+        least = _extreme(atom.right, False)
+        if most:
+            return floordiv(left, maximum(least, dim(1)))
+        return floordiv(left, _extreme(atom.right, True)) if (least.const or 0) > 0 else dim(0)
     return _MAKE[atom.op](left, _extreme(atom.right, most))
 
 

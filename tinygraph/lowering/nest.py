@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.dims import Dim, dim, floordiv, maximum, product
+from tinygraph.dims import Dim, at_most, dim, floordiv, maximum, product
 from tinygraph.dtypes import DType, bool_
 from tinygraph.graph import Value
 from tinygraph.loops import build as E
@@ -194,7 +194,8 @@ class NestEmitter:
         """How many rounds of the outermost loop make a block, and how many blocks there are."""
         if self.nest.scratch is None or not self.loops:
             return dim(1), dim(1)
-        inner = product(tuple(loop.size for loop in self.loops[1:]))
+        # As large as it may become: how much memory blocks take must not hang on a late size.
+        inner = at_most(product(tuple(loop.size for loop in self.loops[1:])))
         size = self.loops[0].size
         rows = maximum(dim(1), floordiv(dim(BLOCK) + inner - 1, inner))
         count = floordiv(size + rows - 1, rows)

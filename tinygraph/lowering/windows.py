@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tinygraph.dims import THREADS, Dim, Sym, dim, floordiv, maximum, minimum, product
+from tinygraph.dims import THREADS, Dim, Sym, at_most, dim, floordiv, maximum, minimum, product
 from tinygraph.graph import Node, Value
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Expr
@@ -70,6 +70,7 @@ def add_windows(b: E.Builder, source: View, target: View, sliding: Sliding, shar
 
 def _blocks(size: Dim, inner: Dim) -> tuple[Dim, Dim]:
     """How many rows a thread takes at a time, and how often."""
+    inner = at_most(inner)
     rows = maximum(dim(1), floordiv(dim(BLOCK) + inner - 1, maximum(inner, dim(1))))
     return rows, floordiv(size + rows - 1, rows)
 
@@ -133,7 +134,7 @@ class WindowProduct:
         self.around = [k for k in found.around if self.labels[k] != 1]
         self.block = found.places[0]
         self.patch = [k for k in op.a if k not in self.around]
-        one = product(tuple(self.labels[k] for k in self.patch if k != self.block))
+        one = at_most(product(tuple(self.labels[k] for k in self.patch if k != self.block)))
         size = self.labels[self.block]
         self.most = maximum(dim(1), minimum(size, floordiv(dim(SPACE), maximum(one, dim(1)))))
         self.blocks = floordiv(size + self.most - 1, self.most)

@@ -57,9 +57,11 @@ class Iota(Op):
 
 
 def size_value(d: Dim, cls: type[Value] = Arithmetic) -> Any:
-    """A Dim as an int64 scalar variable.  A late size is computed from the variable that it is the
-    value of, so that whatever needs the number needs what finds it out."""
-    if is_late(d) and all(s.value is not None for s in d.syms() if s.bound is not None):
+    """A Dim as an int64 scalar variable.  Among users' variables (``cls``) a late size is computed
+    from the one that it is the value of, so that whatever needs the number needs what finds it
+    out; a graph that is closed keeps that anyway."""
+    users = cls is not Arithmetic
+    if users and is_late(d) and all(s.value is not None for s in d.syms() if s.bound is not None):
         return _late_value(d, cls)
     return apply(DimValue(d), cls=cls)[0]
 
