@@ -69,7 +69,9 @@ def _zeros_before(x: Value) -> Dim | None:
         return None
     region = node.op.region
     start = region.starts[0]
-    return start if region.steps[0] == 1 and start != 0 else None
+    # Of an empty part nothing says that it begins inside.
+    inside = nonnegative(start) or nonnegative(region.lengths[0] - 1)
+    return start if region.steps[0] == 1 and start != 0 and inside else None
 
 
 def zero_values(edit: ScanEdit, rows: set[Value]) -> set[Value]:
