@@ -15,7 +15,7 @@ from tinygraph.config import Config, Count, Foreign, Setting
 
 # Every setting with another value than its default, as the environment has it.
 OTHER = {
-    "floatX": "float64", "backend": "numpy", "cache_dir": "/tmp/elsewhere", "cache": "off",
+    "floatX": "float64", "backend": "numpy", "cache_dir": "elsewhere/cache", "cache": "off",
     "nan_guard": "nan", "mode": "FAST_COMPILE", "optimizer": "None", "on_unused_input": "warn",
     "threads": "3", "device": "cpu", "exception_verbosity": "low",
     "compute_test_value": "warn", "warn_float64": "ignore", "allow_gc": "False", "cxx": "",
@@ -114,7 +114,7 @@ def test_foreign_settings_say_what_to_do():
 
 
 def test_an_empty_text_in_a_block_is_a_value():
-    with tinygraph.config.change(cache_dir="/tmp/elsewhere"):
+    with tinygraph.config.change(cache_dir="elsewhere/cache"):
         with tinygraph.config.change(cache_dir=""):
             assert tinygraph.config.cache_dir == ""
-        assert str(tinygraph.config.cache_path) == "/tmp/elsewhere"
+        assert str(tinygraph.config.cache_path) == "elsewhere/cache"

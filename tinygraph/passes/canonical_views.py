@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tinygraph.dims import Dim, dim, nonnegative
@@ -191,18 +191,25 @@ def slice_of(node: Node, context: Context) -> Any:
     return None
 
 
+def plain(region: Region) -> bool:
+    """Does the part go along every axis element by element?"""
+    return all(step == 1 for step in region.steps)
+
+
+def spans(a: Region, b: Region) -> Iterator[tuple[Dim, Dim, Dim, Dim]]:
+    """Per axis where the first part begins and how long it is, then the same of the second."""
+    return zip(a.starts, a.lengths, b.starts, b.lengths, strict=True)
+
+
 @rule(Slice)
 def slice_of_unslice(node: Node, context: Context) -> Any:
     """unslice(x, r)[s] --> x[s - r] where s lies inside r;  --> 0 where it lies outside"""
     assert isinstance(node.op, Slice)
     inner, region = made_by(node.inputs[0], Unslice), node.op.region
-    if inner is None:
+    if inner is None or not plain(inner.region) or not plain(region):
         return None
     part, starts = inner.region, []
-    for k in range(len(part.steps)):
-        if part.steps[k] != 1 or region.steps[k] != 1:
-            return None
-        a, n, b, m = part.starts[k], part.lengths[k], region.starts[k], region.lengths[k]
+    for a, n, b, m in spans(part, region):
         if nonnegative(b - a - n) or nonnegative(a - b - m):
             return filled(0, node.outputs[0])
         if not nonnegative(b - a) or not nonnegative(a + n - b - m):

@@ -12,6 +12,7 @@ from tinygraph.ops.arithmetic import broadcast_to
 from tinygraph.ops.linalg import Dot, dot_general
 from tinygraph.ops.views import Region, Slice, Unslice, slice_, squeeze, unslice
 from tinygraph.ops.windows import Sliding, Unwindows, Windows, windows
+from tinygraph.passes.canonical_views import plain, spans
 from tinygraph.rewrite.engine import Context, rule
 from tinygraph.rewrite.pattern import fitting, made_by, operands
 
@@ -182,13 +183,10 @@ def slice_around_unslice(node: Node, context: Context) -> Any:
     """unslice(x, r)[s] --> unslice(x, r - s) where s holds all of r"""
     assert isinstance(node.op, Slice)
     inner, region = made_by(node.inputs[0], Unslice), node.op.region
-    if inner is None:
+    if inner is None or not plain(inner.region) or not plain(region):
         return None
     part, starts = inner.region, []
-    for k in range(len(part.steps)):
-        if part.steps[k] != 1 or region.steps[k] != 1:
-            return None
-        a, n, b, m = part.starts[k], part.lengths[k], region.starts[k], region.lengths[k]
+    for a, n, b, m in spans(part, region):
         if not nonnegative(a - b) or not nonnegative(b + m - a - n):
             return None
         starts.append(a - b)
