@@ -17,7 +17,8 @@ from tinygraph.passes.pipeline import PIPELINE
 pytestmark = pytest.mark.counts
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/architecture.md", "docs/vector_math.md",
-             "docs/performance.md", "docs/coming-from-theano.md", "docs/debugging.md")
+             "docs/performance.md", "docs/coming-from-theano.md",
+             "docs/coming-from-lasagne.md", "docs/debugging.md")
 
 
 def text(name: str) -> str:

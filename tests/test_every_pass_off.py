@@ -213,9 +213,23 @@ def dropout() -> Program:
     return Program([x], [cost, *grad(cost, [x, u])], [[numbers(18, 4, 2, 3)]], streams.updates())
 
 
+def looked_up() -> Program:
+    """A step that reads rows of a table by their numbers, and the gradient of the table."""
+    index, table, u = T.lmatrix("index"), shared(numbers(19, 5, 3), "table"), shared(
+        numbers(20, 6, 4), "u")
+
+    def step(i: Any, h: Any) -> Any:
+        return T.tanh(T.dot(T.concatenate([table[i], h[:, :3]], axis=1), u))
+
+    hs, _ = scan(step, index, T.zeros((index.shape[1], 4)))
+    cost = (hs ** 2).sum()
+    return Program([index], [cost, *grad(cost, [table, u])],
+                   [[np.array([[0, 4], [-1, 2], [2, 2]])], [np.array([[3]])]])
+
+
 MAKERS: list[Callable[[], Program]] = [
     add_task, lstm, lstm_concat_backwards, gru, truncated_last_state, first_rows, taps, nested,
-    second_derivative, within_memory, classifier, narrowed, momentum, two_walks, dropout]
+    second_derivative, within_memory, classifier, narrowed, momentum, two_walks, dropout, looked_up]
 NAMES = {maker.__name__: maker for maker in MAKERS}
 
 

@@ -57,6 +57,9 @@ ORDER = (
     "tinygraph_rnn.cells",
     "tinygraph_rnn.updates",
     "tinygraph_rnn.layers",
+    "tinygraph_rnn.regularization",
+    "tinygraph_rnn.saving",
+    "tinygraph_rnn.training",
     "tinygraph_rnn",
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygraph.graph import Value
+from tinygraph.graph import Value, leaves
 from tinygraph.interpret import evaluate
 from tinygraph.reverse_mode import grad
 from tinygraph.tensor.constructors import TensorType
@@ -28,7 +28,8 @@ def verify_grad(fun: Callable[..., Any], pt: Sequence[Any], n_tests: int = 2, rn
 
     fun: a function of as many variables as ``pt`` has arrays, which gives one variable.  pt:
     float arrays of one dtype; an axis of size 1 broadcasts.  The result is projected on a random
-    array, and each input moved along a random direction by ``eps``, ``n_tests`` times.
+    array, and each input moved along a random direction by ``eps``, ``n_tests`` times.  Shared
+    variables, states of random draws among them, keep their values meanwhile.
     rng: a NumPy Generator or RandomState (default: seeded).  An error counts if it exceeds both
     ``abs_tol`` and ``rel_tol``.  ``out_type`` and ``mode`` are Theano's, and say nothing here.
 
@@ -86,6 +87,8 @@ def _leaf(array: np.ndarray, k: int) -> Tensor:
 def _one_test(out: Any, variables: list[Tensor], arrays: list[np.ndarray], rng: Any,
               eps: float | None, abs_tol: float | None, rel_tol: float | None) -> None:
     known: dict[Value, np.ndarray] = dict(zip(variables, arrays, strict=True))
+    known.update((v, v.get_value(borrow=True)) for v in leaves([out])
+                 if v not in known and hasattr(v, "get_value"))
     (at,) = evaluate([out], known)
     weights = np.asarray(rng.uniform(0.5, 1.5, at.shape), at.dtype)
     cost = (out * as_tensor_variable(weights)).sum()

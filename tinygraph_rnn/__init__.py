@@ -20,11 +20,26 @@ from tinygraph_rnn import (
     nonlinearities,
     objectives,
     random,
+    regularization,
+    saving,
     tasks,
+    training,
     updates,
     utils,
 )
+from tinygraph_rnn.saving import (
+    SavingError,
+    checkpoint,
+    load,
+    load_npz,
+    read_metadata,
+    resume,
+    save,
+    save_npz,
+)
 
 __all__ = [
-    "cells", "init", "layers", "nonlinearities", "objectives", "random", "tasks", "updates",
-    "utils"]
+    "SavingError", "cells", "checkpoint", "init", "layers", "load", "load_npz",
+    "nonlinearities", "objectives", "random", "read_metadata",
+    "regularization", "resume", "save", "save_npz",
+    "saving", "tasks", "training", "updates", "utils"]

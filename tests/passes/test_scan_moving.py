@@ -1,4 +1,4 @@
-"""invariant, before, after: what leaves a loop, and where it goes."""
+"""invariant, before, scatter, after: what leaves a loop, and where it goes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from scan_cases import compiled, count, inside, scans
 import tinygraph.tensor as T
 from tinygraph import function, grad, scan
 from tinygraph.ops.arithmetic import Elemwise, Reduce
+from tinygraph.ops.index import Put, Take
 from tinygraph.ops.linalg import Dot
 from tinygraph.ops.views import Slice
+from tinygraph.scan_module import until
 
 
 @pytest.fixture
@@ -109,6 +111,86 @@ def test_only_the_steps_that_run_are_computed(parts):
     (node,) = scans(f.final)
     assert node.op.groups.inputs(node.inputs).seqs[0].type.dims[0] == 2
     same(inputs[:3], [h], arrays[:3], "before")
+
+
+def lookup(index_ndim):
+    """A network that reads rows of a table by their numbers, in the step."""
+    rng = np.random.default_rng(5)
+    index = T.imatrix("index") if index_ndim else T.ivector("index")
+    table, w, u, h0 = T.matrix("table"), T.matrix("w"), T.matrix("u"), T.matrix("h0")
+    start = h0 if index_ndim else h0[0]
+    h, _ = scan(lambda i, h: T.tanh(T.dot(table[i], w) + T.dot(h, u)), index, start)
+    arrays = [rng.integers(-7, 7, (4, 3) if index_ndim else 4).astype("int32"), *(
+        rng.standard_normal(s).astype("float32") for s in ((7, 2), (2, 5), (5, 5), (3, 5)))]
+    return [index, table, w, u, h0], h, arrays
+
+
+@pytest.mark.parametrize("index_ndim", [0, 1])
+def test_rows_of_a_table_are_looked_up_before_the_loop(index_ndim):
+    inputs, h, arrays = lookup(index_ndim)
+    before, after = compiled(inputs, h).alone("before")
+    assert inside(before, Take) == [1] and inside(after, Take) == [0]
+    assert inside(before, Dot) == [2] and inside(after, Dot) == [1]
+    # The gradient of the weights needs them too: they are looked up once.
+    final = compiled(inputs, [h, *grad(h.sum(), inputs[1:])]).final
+    assert inside(final, Take) == [0, 0] and count(final, Take) == 1
+    same(inputs, [h, *grad(h.sum(), inputs[1:])], arrays, "before")
+
+
+def test_columns_of_a_table_are_looked_up_before_the_loop_too():
+    index, table = T.tensor3("index", "int32"), T.tensor3("table")
+    w, h0 = T.matrix("w"), T.tensor4("h0")
+    # (table's first axis, the two axes of an index, table's last axis)
+    h, _ = scan(lambda i, h: T.tanh(T.dot(table[:, i], w) + h), index, h0)
+    before, after = compiled([index, table, w, h0], h).alone("before")
+    assert inside(before, Take) == [1] and inside(after, Take) == [0]
+    f = compiled([index, table, w, h0], [h, *grad((h ** 2).sum(), [table, w])])
+    assert all(loop.step.products == 0 for loop in f.function.report().loops)
+    rng = np.random.default_rng(6)
+    arrays = [rng.integers(-5, 5, (3, 2, 4)).astype("int32"), *(
+        rng.standard_normal(s).astype("float32") for s in ((2, 5, 3), (3, 6), (2, 2, 4, 6)))]
+    same([index, table, w, h0], [h, *grad((h ** 2).sum(), [table, w])], arrays, "before")
+    same([index, table, w, h0], [h, *grad((h ** 2).sum(), [table, w])], arrays, "scatter")
+
+
+def test_rows_are_not_looked_up_before_a_loop_that_may_end():
+    index, table, w, h0 = T.ivector("index"), T.matrix("table"), T.matrix("w"), T.vector("h0")
+
+    def step(i, h):
+        new = h + T.dot(table[i], w)
+        return new, until(T.sum(new) > 3)
+
+    h, _ = scan(step, index, h0)
+    assert inside(compiled([index, table, w, h0], h).final, Dot) == [1]
+    arrays = [np.ones(s, "float32") for s in ((2, 3), (3, 2), (2,))]
+    numbers = np.array([0, 99], "int32")  # the loop ends before 99 is looked up
+    same([index, table, w, h0], [h], [numbers, *arrays], "before")
+
+
+# --- scatter
+
+
+@pytest.mark.parametrize("index_ndim", [0, 1])
+def test_gradients_of_looked_up_rows_are_added_behind_the_loop(index_ndim):
+    inputs, h, arrays = lookup(index_ndim)
+    f = compiled(inputs, grad((h ** 2).sum(), inputs[1:]))
+    before, after = f.alone("scatter")
+    assert sum(inside(before, Put)) == 1 and sum(inside(after, Put)) == 0
+    assert count(before, Put) == 0 and count(after, Put) == 1
+    assert inside(f.final, Dot) == [1, 1]
+    assert [loop.step.products for loop in f.function.report().loops] == [1, 1]
+    same(inputs, [h, *grad((h ** 2).sum(), inputs[1:])], arrays, "scatter")
+
+
+def test_a_table_that_no_product_waits_for_is_added_up_in_the_loop():
+    index, table, h0 = T.imatrix("index"), T.matrix("table"), T.matrix("h0")
+    h, _ = scan(lambda i, h: T.tanh(table[i] + h), index, h0)
+    f = compiled([index, table, h0], grad((h ** 2).sum(), table))
+    before, after = f.alone("scatter")
+    assert after is before
+    arrays = [np.array([[1, 0], [1, 1], [-1, 0]], "int32"), np.ones((3, 2), "float32"),
+              np.ones((2, 2), "float32")]
+    same([index, table, h0], [h, grad((h ** 2).sum(), table)], arrays, "scatter")
 
 
 # --- after

@@ -12,8 +12,8 @@ from tinygraph.passes.pipeline import PIPELINE
 from tinygraph.rewrite.check import check_graph
 
 CASES = cases()
-SCAN_PASSES = ("unite", "last", "prune", "invariant", "before", "saved", "after", "accumulate",
-               "join", "checkpoint", "merge")
+SCAN_PASSES = ("unite", "last", "prune", "invariant", "before", "saved", "scatter", "after",
+               "accumulate", "join", "checkpoint", "merge")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -125,7 +125,7 @@ def test_masked_batches(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "curve.png"
     padded, single, least = load("masked_batches.py")["main"](
-        ["--steps", "250", "--plot", str(picture)])
+        ["--epochs", "5", "--plot", str(picture)])
     assert padded == pytest.approx(single, rel=1e-5)
     assert least <= padded < 1.1 * least
     assert "at the least" in capsys.readouterr().out

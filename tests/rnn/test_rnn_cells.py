@@ -8,7 +8,7 @@ from rnn_reference import sigmoid
 
 import tinygraph.tensor as T
 from tinygraph import config, function, grad, scan, shared
-from tinygraph_rnn import cells, random, updates
+from tinygraph_rnn import cells, random
 from tinygraph_rnn.cells import (
     GRU,
     LSTM,
@@ -17,8 +17,7 @@ from tinygraph_rnn.cells import (
     GatedInput,
     Layer,
     StackedCells,
-    create_optimization_updates,
-    masked_loss,
+    carry_over_padding,
 )
 
 RNG = np.random.default_rng(7)
@@ -135,6 +134,15 @@ def test_forward_starts_by_itself():
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
         np.testing.assert_allclose(a[2], d, rtol=1e-12)
+
+
+def test_what_the_layer_above_reads():
+    state = T.matrix("state")
+    data = RNG.standard_normal((3, 10))
+    for layer, expected in ((LSTM(4, 5, T.tanh), data[:, 5:]), (RNN(4, 10, T.tanh), data)):
+        for more in ((), (None, None)):
+            seen = layer.postprocess_activation(state, *more)
+            np.testing.assert_array_equal(function([state], seen)(data), expected)
 
 
 def test_activations_may_be_set():
@@ -272,165 +280,109 @@ def test_dropout_inside_a_scan_draws_at_every_step():
     assert not np.array_equal(f(np.ones((40, 50)))[:, 0], counts)
 
 
-# --- masked loss
+def test_dropout_leaves_integers_alone():
+    model = StackedCells(3, RNN, [], T.tanh)
+    model.layers += [Embedding(6, 3), RNN(3, 4, T.tanh)]
+    words, numbers = T.ivector(), np.array([5, 0, 2], "int32")
+    plain = function([words], model.forward(words))(numbers)
+    drawn = function([words], model.forward(words, None, 0.5))(numbers)
+    np.testing.assert_array_equal(drawn[0], plain[0])
+    assert not np.array_equal(drawn[1], plain[1])
+    below = function([words], model.forward(words, None, [None, 1.0]))(numbers)
+    np.testing.assert_array_equal(below[1], plain[1])
+    with pytest.raises(TypeError, match="layer 0, Embedding, reads the integers"):
+        model.forward(words, None, cells.MultiDropout([3, 3], 0.5))
 
 
-def masked_arrays(batch=3, time=5, classes=4):
-    e = np.exp(RNG.standard_normal((batch, time, classes)))
-    p = e / e.sum(-1, keepdims=True)
-    y = RNG.integers(0, classes, (batch, time)).astype("int32")
-    lengths = np.array([2, 0, 5], "int32")[:batch]
-    starts = np.array([1, 3, 0], "int32")[:batch]
-    return p, y, lengths, starts
+# --- padding
 
 
-VARIABLES = T.dtensor3("p"), T.imatrix("y"), T.ivector("lengths"), T.ivector("starts")
+def test_carry_over_padding():
+    m, v, s = T.vector("m"), T.ivector("v"), T.iscalar("s")
+    new, old, start = T.matrix("new"), T.matrix("old"), T.vector("start")
+    a, b = RNG.standard_normal((2, 3, 4))
+    kept = np.array([1, 0, 1])
+    expected = np.where(kept[:, None], a, b)
+    f = function([m, new, old], carry_over_padding(m, new, old))
+    np.testing.assert_array_equal(f(kept, a, b), expected)
+    for flags, values in ((v, kept), (T.eq(v, 1), kept), (-v, kept), (0.5 * v, kept)):
+        outs = carry_over_padding(flags, [new, 2 * new], [old, start])
+        both = function([v, new, old, start], outs)(values.astype("int32"), a, b, b[0])
+        np.testing.assert_array_equal(both[0], expected)
+        np.testing.assert_array_equal(both[1], np.where(kept[:, None], 2 * a, b[0]))
+    g = function([s, start], carry_over_padding(s, start + 1, start))
+    np.testing.assert_array_equal(g(0, a[0]), a[0])
+    np.testing.assert_array_equal(g(1, a[0]), a[0] + 1)
+    with pytest.raises(TypeError, match=r"the mask new .* one axis less than the state old"):
+        carry_over_padding(new, old, old)
+    with pytest.raises(TypeError, match="less than the state start .*: a scalar"):
+        carry_over_padding(m, start, start)
+    with pytest.raises(ValueError, match="2 new states are given, but 1 old ones"):
+        carry_over_padding(m, [new, new], [old])
 
 
-@pytest.mark.parametrize("backend", ["numpy", "loops", "llvm"])
-def test_masked_loss_and_its_gradient(backend):
-    p, y, lengths, starts = masked_arrays()
-    weights = np.array([2.0, 3.0, 5.0])  # theano_lstm is right only for ones
-    loss = masked_loss(*VARIABLES)
-    total = (loss * T.constant(weights)).sum()
-    f = function(list(VARIABLES), [loss, grad(total, VARIABLES[0])], backend=backend)
-    expected, slope = np.zeros(3), np.zeros_like(p)
-    for i in range(3):
-        for t in range(starts[i], starts[i] + lengths[i]):
-            expected[i] -= np.log(p[i, t, y[i, t]])
-            slope[i, t, y[i, t]] = -weights[i] / p[i, t, y[i, t]]
-    found, gradient = f(p, y, lengths, starts)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    np.testing.assert_allclose(gradient, slope, rtol=1e-12)
-    for bad in (0.0, np.nan):
-        q = np.where((slope != 0).any(-1, keepdims=True), p, bad)
-        again, gradient = f(q, y, lengths, starts)
-        np.testing.assert_allclose(again, expected, rtol=1e-12)
-        np.testing.assert_allclose(gradient, slope, rtol=1e-12)
+@CELLS
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+def test_padding_leaves_states_alone(cell, backend):
+    """A padded batch has the states, and the gradients, of its sequences read one by one."""
+    model = model_of(cell)
+    model.layers.append(Layer(3, 2, T.tanh))
+    lengths, pad = (2, 5, 1), 5
+    data = RNG.standard_normal((pad, 3, 4))
+    kept = np.arange(pad)[:, None] < np.array(lengths)
+    x, mask, one = T.tensor3("x"), T.matrix("mask"), T.matrix("one")
+    outs, _ = scan(lambda x_t, m_t, *states: model.forward(x_t, states, mask=m_t),
+                   sequences=[x, mask], outputs_info=[*model.initial_states(x.shape[1]), None])
+    alone, _ = scan(lambda x_t, *states: model.forward(x_t, states), sequences=one,
+                    outputs_info=[*model.initial_states(), None])
+    starts = model.initial_states()
+    wrt = [*model.params, *starts]
+
+    def last(states):
+        return sum((s[-1] ** 2).sum() for s in states)
+
+    f = function([x, mask], [*outs, *grad(last(outs), [*wrt, x])], backend=backend)
+    g = function([one], [*alone, *grad(last(alone), wrt)], backend=backend)
+    whole = f(np.where(kept[:, :, None], data, 1e3), kept)
+    sums = [np.zeros(p.get_value().shape) for p in wrt]
+    for i, n in enumerate(lengths):
+        found = g(data[:n, i])
+        for k in range(3):
+            np.testing.assert_allclose(whole[k][:n, i], found[k], rtol=1e-9)
+            # Over padding the last state stays, and what is computed from it.
+            np.testing.assert_allclose(whole[k][n:, i] - found[k][-1], 0, atol=1e-12)
+        for total, term in zip(sums, found[3:], strict=True):
+            total += term
+    for total, term in zip(sums, whole[3:-1], strict=True):
+        np.testing.assert_allclose(term, total, rtol=1e-8, atol=1e-10)
+    assert np.all(whole[-1][~kept] == 0)
 
 
-def test_masked_loss_of_a_padded_batch_is_that_of_single_sequences():
-    p, y, lengths, _ = masked_arrays()
-    starts = np.zeros(3, "int32")
-    f = function(list(VARIABLES), masked_loss(*VARIABLES), backend="llvm")
-    whole = f(p, y, lengths, starts)
-    for i in (0, 2):
-        part = slice(i, i + 1), slice(0, lengths[i])
-        np.testing.assert_allclose(
-            f(p[part], y[part], lengths[i:i + 1], starts[:1]), whole[i:i + 1], rtol=1e-12)
+def test_a_mask_for_one_sample_and_a_gate():
+    model = StackedCells(4, RNN, [], T.tanh)
+    model.layers += [GatedInput(4, 2, T.tanh), LSTM(4, 3, T.tanh)]
+    x, h, m = T.vector("x"), T.vector("h"), T.scalar("m")
+    lstm_start = model.layers[1].initial_hidden_state
+    gate, state = model.forward(x, [h, lstm_start], mask=m)
+    f = function([x, h, m], [gate, state], on_unused_input="ignore")
+    data = RNG.standard_normal(4), RNG.standard_normal(2)
+    # A gate keeps no state: it is computed at every step.
+    assert f(*data, 0)[0] == f(*data, 1)[0]
+    np.testing.assert_array_equal(f(*data, 0)[1], lstm_start.get_value())
+    plain = function([x, h], model.forward(x, [h, lstm_start]))(*data)
+    np.testing.assert_array_equal(f(*data, 1)[1], plain[1])
 
 
-def test_masked_loss_refuses():
-    p, y, n, s = VARIABLES
-    for arguments, text in (((y, y, n, s), "predictions must have 3 axes of floats"),
-                            ((p, p, n, s), "labels must have 2 axes of integers"),
-                            ((p, y, T.dvector(), s), "lengths must have 1 axes of integers"),
-                            ((p, y, n, y), "starts must have 1 axes of integers")):
-        with pytest.raises(TypeError, match=text):
-            masked_loss(*arguments)
+# --- clipping
 
 
-# --- updates
-
-
-def descend(method, steps=5, scale=1.0, **options):
-    """Values of two parameters after steps of descent on a quadratic."""
-    p, q = shared(np.array([1.0, -2.0]), "p"), shared(np.array([[3.0]]), "q")
-    cost = scale * ((p ** 2).sum() + 2 * (q ** 2).sum() + p[0] * q[0, 0])
-    new, *rest = create_optimization_updates(cost, [p, q], method=method, **options)
-    f = function([], cost, updates=new)
-    for _ in range(steps):
-        f()
-    return p.get_value(), q.get_value(), rest
-
-
-def reference(method, steps=5, scale=1.0, max_norm=5.0, lr=0.01, eps=1e-6, rho=0.95):
-    params = [np.array([1.0, -2.0]), np.array([[3.0]])]
-    s, d = [np.zeros_like(x) for x in params], [np.zeros_like(x) for x in params]
-    for _ in range(steps):
-        (p, q), grads = params, []
-        grads.append(scale * (2 * p + np.array([q[0, 0], 0])))
-        grads.append(scale * (4 * q + p[0]))
-        for k, g in enumerate(grads):
-            norm = np.sqrt((g ** 2).sum())
-            if max_norm and norm > max_norm:
-                g = g * max_norm / norm
-            if method == "sgd":
-                params[k] = params[k] - lr * g
-            elif method == "adagrad":
-                s[k] = s[k] + g ** 2
-                params[k] = params[k] - lr * g / np.sqrt(s[k] + eps)
-            else:
-                s[k] = rho * s[k] + (1 - rho) * g ** 2
-                u = g * np.sqrt((d[k] + eps) / (s[k] + eps))
-                d[k] = rho * d[k] + (1 - rho) * u ** 2
-                params[k] = params[k] - u
-    return params
-
-
-@pytest.mark.parametrize("method", ["sgd", "adagrad", "adadelta"])
-@pytest.mark.parametrize("options", [{}, {"max_norm": None}, {"max_norm": False},
-                                     {"max_norm": 0.5, "lr": 0.1, "eps": 1e-3, "rho": 0.8}])
-def test_updates_compute_their_formulas(method, options):
-    p, q, _ = descend(method, **options)
-    expected = reference(method, **options)
-    np.testing.assert_allclose(p, expected[0], rtol=1e-12)
-    np.testing.assert_allclose(q, expected[1], rtol=1e-12)
-
-
-def test_gradients_may_be_given():
-    p = shared(np.array([1.0, 2.0]))
-    new, *_ = create_optimization_updates(None, [p], method="sgd", lr=1.0, gradients=[-p])
-    function([], updates=new)()
-    np.testing.assert_array_equal(p.get_value(), [2.0, 4.0])
-
-
-def test_adadelta_is_the_one_of_updates():
-    p, q, _ = descend("adadelta", max_norm=None, steps=1)
-    same = shared(np.array([1.0, -2.0]), "p")
-    function([], updates=updates.adadelta((same ** 2).sum() + 3 * same[0], [same]))()
-    np.testing.assert_allclose(p, same.get_value(), rtol=1e-9)
-
-
-def test_what_the_updates_return():
-    _, _, (gsums, xsums, lr, max_norm) = descend("adadelta")
-    assert len(gsums) == len(xsums) == 2 and float(lr.get_value()) == 0.95
-    assert float(max_norm.get_value()) == 5 and (gsums[0].get_value() > 0).all()
-    _, _, (gsums, xsums, lr, max_norm) = descend("adagrad", max_norm=None)
-    assert xsums == [None, None] and float(lr.get_value()) == 0.01 and max_norm is None
-    _, _, (gsums, xsums, _, _) = descend("sgd")
-    assert gsums == xsums == [None, None]
-    given = {shared(0.0): T.constant(1.0)}
-    p = shared(1.0)
-    assert create_optimization_updates(p ** 2, [p], given, method="sgd")[0] is given
-    assert len(given) == 2
-    with pytest.raises(ValueError, match="method is 'adam'"):
-        create_optimization_updates(p ** 2, [p], method="adam")
-
-
-@pytest.mark.parametrize("method", ["sgd", "adagrad", "adadelta"])
-def test_a_gradient_of_nothing_changes_nothing(method):
-    p, q, _ = descend(method, scale=0.0)
-    np.testing.assert_array_equal(p, [1.0, -2.0])
-    np.testing.assert_array_equal(q, [[3.0]])
-
-
-def test_the_learning_rate_may_be_changed():
-    p = shared(1.0)
-    new, _, _, lr, _ = create_optimization_updates(p ** 2, [p], method="sgd", lr=0.25)
-    f = function([], updates=new)
-    f()
-    assert p.get_value() == 0.5
-    lr.set_value(0.0)
-    f()
-    assert p.get_value() == 0.5
-
-
-def test_updates_keep_the_type_of_a_parameter():
-    with config.change(floatX="float32"):
-        p = shared(np.ones(3, "float32"))
-        for method in ("sgd", "adagrad", "adadelta"):
-            cost = (p * T.constant(np.ones(3))).sum()  # float64
-            new, *_ = create_optimization_updates(cost, [p], method=method)
-            function([], updates=new)()
-            assert p.get_value().dtype == np.float32
+@CELLS
+def test_a_bound_holds_for_all_gates_together(cell):
+    layer = cell(4, 3, T.tanh, 0.01)
+    for p in layer.params:
+        p.set_value(RNG.standard_normal(p.get_value().shape))
+    x, h = T.matrix("x"), T.matrix("h")
+    cost = 1e3 * layer.activate(x, h).sum()
+    data = RNG.standard_normal((5, 4)), RNG.standard_normal((5, layer.state_size))
+    slope = abs(function([x, h], grad(cost, x))(*data))
+    np.testing.assert_allclose(slope, 0.01)

@@ -185,6 +185,13 @@ def test_initial_states_from_layers():
     assert len(get_all_params(layer)) == 15
 
 
+def test_outputs_of_layers_must_be_given_to_initial_states():
+    layer = GRULayer((None, None, 2), 4, hid_init=InputLayer((None, 4)))
+    assert layer.initial_states(3, [T.matrix("h")])[0].ndim == 2
+    with pytest.raises(ValueError, match="hid_init is <InputLayer .*must be given"):
+        layer.initial_states(3)
+
+
 def test_initial_state_from_array_shared_and_expression():
     start = RNG.standard_normal((1, 4))
     held = shared(start)
@@ -195,6 +202,92 @@ def test_initial_state_from_array_shared_and_expression():
         p = {**ref.values(layer), "hid_init": start}
         np.testing.assert_allclose(output(l_in, layer), ref.batch(ref.gru, X, p), rtol=1e-12)
     assert half in layer.get_params() and half not in layer.get_params(unwrap_shared=False)
+
+
+def test_initial_state_from_a_number():
+    for number in (1, 0.25, np.float32(0.25)):
+        layer = GRULayer((None, None, 2), 4, hid_init=number)
+        assert np.all(layer.hid_init.get_value() == number)
+        assert layer.hid_init.get_value().shape == (1, 4)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("kind", ["shared", "expression", "input", "one row"])
+def test_initial_state_with_a_row_for_each_sequence(kind, batch, backend):
+    rows = RNG.standard_normal((1 if kind == "one row" else 3, 4))
+    h = T.matrix("h")
+    given = {"shared": shared(rows), "expression": shared(rows / 2) * 2, "input": h,
+             "one row": T.addbroadcast(h, 0)}[kind]
+    l_in = InputLayer((batch, None, 2))
+    layer = GRULayer(l_in, 4, hid_init=given)
+    inputs, arrays = [l_in.input_var], [X]
+    if kind in ("input", "one row"):
+        inputs, arrays = [*inputs, h], [*arrays, rows]
+    got = function(inputs, get_output(layer), backend=backend)(*arrays)
+    for k in range(3):
+        p = {**ref.values(layer), "hid_init": rows[k % len(rows)][None]}
+        np.testing.assert_allclose(got[k], ref.gru(X[k], p), rtol=1e-10)
+
+
+def test_one_row_in_the_call_is_refused_where_there_was_one_for_each_sequence():
+    h, l_in = T.matrix("h"), InputLayer((None, None, 2))
+    f = function([l_in.input_var, h], get_output(GRULayer(l_in, 4, hid_init=h)))
+    with pytest.raises(ValueError, match=r"axis 0 of h .* is 1, but 3 is needed.*T.addbroadcast"):
+        f(X, np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize(("init", "text"), [
+    (np.zeros(4), r"hid_init must have shape \(1, 4\), but the array given has \(4,\)"),
+    (np.zeros((3, 4)), r"hid_init must have shape \(1, 4\)"),
+    (shared(np.zeros((2, 4)), "h"), r"hid_init is h .* with 2 rows; .* or 3, one for each"),
+    (shared(np.zeros((3, 5)), "h"), r"hid_init must have shape \(3, 4\), but h .* has \(3, 5\)"),
+    (T.vector("h"), r"hid_init must have shape \(1, 4\)"),
+    (InputLayer((3, 5)), r"hid_init is .* of shape \(3, 5\), .* must be \(3, 4\)"),
+    (InputLayer((2, 4)), r"hid_init is .* of shape \(2, 4\), .* must be \(3, 4\)"),
+    (InputLayer((3,)), r"hid_init is .* of shape \(3,\)"),
+])
+def test_initial_states_that_do_not_fit(init, text):
+    with pytest.raises(ValueError, match=text):
+        LSTMLayer((3, None, 2), 4, hid_init=init)
+    with pytest.raises(ValueError, match=text.replace("hid", "cell")):
+        LSTMLayer((3, None, 2), 4, cell_init=init)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+def test_state_carried_from_batch_to_batch(backend):
+    h, c = (shared(np.zeros((3, 4)), name) for name in "hc")
+    l_in = InputLayer((3, None, 2))
+    layer = LSTMLayer(l_in, 4, hid_init=h, cell_init=c)
+    hs, cs = layer.get_states_for([l_in.input_var])
+    f = function([l_in.input_var], hs, updates=[(h, hs[:, -1]), (c, cs[:, -1])], backend=backend)
+    got = np.concatenate([f(X[:, :2]), f(X[:, 2:3]), f(X[:, 3:])], axis=1)
+    p = {**ref.values(layer), "hid_init": np.zeros((1, 4)), "cell_init": np.zeros((1, 4))}
+    np.testing.assert_allclose(got, ref.batch(ref.lstm, X, p), rtol=1e-10)
+
+
+def test_states_of_backward_walks_and_final_ones():
+    for back in (False, True):
+        l_in, layer = build(LSTMLayer, backwards=back)
+        _, final = build(LSTMLayer, backwards=back, only_return_final=True)
+        v = l_in.input_var
+        every, last = (ref.run([v], each.get_states_for([v]), X) for each in (layer, final))
+        for a, b in zip(every, last, strict=True):
+            np.testing.assert_array_equal(a[:, 0 if back else -1], b)
+        np.testing.assert_array_equal(every[0], output(l_in, layer))
+
+
+@pytest.mark.parametrize(("make", "cell"), CELLS)
+def test_one_step_after_another(make, cell):
+    l_in, layer = build(make, (None, None, 2, 1))
+    row, states = T.tensor3("row"), layer.initial_states(3)
+    variables = [T.matrix(name) for name in layer.state_names]
+    advance = function([row, *variables], layer.advance(row, variables))
+    now = ref.run([], states)
+    expected = ref.batch(cell, X, ref.values(layer))
+    for t in range(5):
+        now = advance(X[:, t, :, None], *now)
+        np.testing.assert_allclose(now[0], expected[:, t], rtol=1e-10)
 
 
 def test_gradient_steps_cut_the_gradient():
@@ -282,16 +375,32 @@ def test_what_is_refused(make, shape, options, text):
         make(InputLayer(shape), 4, **options)
 
 
-def test_custom_networks_that_do_not_fit():
-    l_in = InputLayer((None, None, 2))
-    four = DenseLayer(InputLayer((None, 4)), 4)
-    with pytest.raises(ValueError, match="input_to_hidden takes"):
-        CustomRecurrentLayer(l_in, DenseLayer(InputLayer((None, 3)), 4), four)
-    with pytest.raises(ValueError, match="input_to_hidden gives"):
-        CustomRecurrentLayer(l_in, DenseLayer(InputLayer((None, 2)), 3), four)
-    with pytest.raises(ValueError, match="hidden_to_hidden takes"):
-        CustomRecurrentLayer(l_in, DenseLayer(InputLayer((None, 2)), 3),
-                             DenseLayer(InputLayer((None, 4)), 3))
+def dense(rows: Any, inputs: int, units: int) -> DenseLayer:
+    return DenseLayer(InputLayer((rows, inputs)), units)
+
+
+@pytest.mark.parametrize(("to_hidden", "between", "options", "text"), [
+    (dense(None, 3, 4), dense(None, 4, 4), {}, r"input_to_hidden takes shape \(None, 3\).*6, 2\)"),
+    (dense(None, 2, 3), dense(None, 4, 4), {}, r"input_to_hidden gives shape \(None, 3\).*6, 4\)"),
+    (dense(None, 2, 3), dense(None, 4, 3), {}, r"hidden_to_hidden takes shape \(None, 4\).*2, 3\)"),
+    (dense(2, 2, 4), dense(None, 4, 4), {}, r"takes shape \(2, 2\).*=True.*\(6, 2\), \(batch \*"),
+    (dense(6, 2, 4), dense(None, 4, 4), {"precompute_input": False},
+     r"takes shape \(6, 2\).*=False.*\(2, 2\), \(batch, ...\)"),
+    (dense(None, 2, 4), dense(6, 4, 4), {}, r"hidden_to_hidden takes shape \(6, 4\).*\(2, 4\)"),
+])
+def test_custom_networks_that_do_not_fit(to_hidden, between, options, text):
+    with pytest.raises(ValueError, match=text):
+        CustomRecurrentLayer((2, 3, 2), to_hidden, between, **options)
+
+
+@pytest.mark.parametrize(("shape", "rows", "early"), [
+    ((3, 5, 2), 15, True), ((3, 5, 2), 3, False), ((None, 5, 2), 15, True),
+    ((3, 5, 2), None, True)])
+def test_custom_networks_of_known_batch(shape, rows, early):
+    l_in = InputLayer(shape)
+    layer = CustomRecurrentLayer(l_in, dense(rows, 2, 4), dense(shape[0], 4, 4),
+                                 precompute_input=early)
+    assert output(l_in, layer).shape == (3, 5, 4) and layer.output_shape == (*shape[:2], 4)
 
 
 @pytest.mark.parametrize(("early", "products"), [(True, 1), (False, 2)])

@@ -12,6 +12,7 @@ import tinygraph.tensor as T
 from tinygraph import gradient
 from tinygraph.errors import NotDifferentiableError
 from tinygraph.printing import pp
+from tinygraph.tensor.shared_randomstreams import RandomStreams
 
 
 def test_scaled_gradient(rng):
@@ -98,6 +99,17 @@ def test_numeric_gradient(rng):
     assert gradient.numeric_grad(np.sum, x).max_err(np.zeros((2, 3))) == pytest.approx(1)
     with pytest.raises(TypeError, match="numeric_grad of int64"):
         gradient.numeric_grad(np.sum, np.arange(3))
+
+
+def test_differences_of_what_reads_shared_variables():
+    """Weights and the states of draws keep their values from one evaluation to the next."""
+    weights = tinygraph.shared(np.array([2.0, -1.0, 0.5]), name="weights")
+    draws = RandomStreams(3)
+    point = [np.ones(3)]
+    gradient.verify_grad(
+        lambda x: (x * weights) ** 2 * draws.binomial(x.shape, dtype="float64"), point)
+    with pytest.raises(gradient.GradientError):
+        gradient.verify_grad(lambda x: gradient.grad_scale(x * weights, 2), point)
 
 
 def test_all_names_of_the_module():

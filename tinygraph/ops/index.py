@@ -12,6 +12,7 @@ from tinygraph.dims import Dim, prove_equal
 from tinygraph.errors import ShapeError
 from tinygraph.graph import Guard, Node, Op, Type, Value, apply, describe
 from tinygraph.ops.arithmetic import lead
+from tinygraph.ops.views import transpose
 
 Env = Callable[[Dim], int]
 
@@ -51,7 +52,12 @@ class Take(Op):
 
     def batch(self, inputs: Sequence[Any], batched: Sequence[bool], n: Dim
               ) -> tuple[Any, ...] | None:
-        return _batch(self, inputs, batched, n)
+        if batched[0] or not batched[1]:
+            return _batch(self, inputs, batched, n)
+        # The index's axes, its leading one too, come to stand where ``axis`` was.
+        taken = apply(self, *inputs)[0]
+        rest = (k for k in range(taken.ndim) if k != self.axis)
+        return (transpose(taken, (self.axis, *rest)),)
 
     def lower(self, context: Any, node: Node) -> None:
         context.take(node.outputs[0], *node.inputs, self.axis)

@@ -25,6 +25,7 @@ from tinygraph.passes.scan_last import last
 from tinygraph.passes.scan_merge import merge
 from tinygraph.passes.scan_prune import prune
 from tinygraph.passes.scan_saved import saved
+from tinygraph.passes.scan_scatter import scatter
 from tinygraph.passes.scan_zeros import zeros
 from tinygraph.passes.sink import sink
 from tinygraph.passes.stable import stable
@@ -53,6 +54,7 @@ PIPELINE: tuple[Pass, ...] = (
     before,
     saved,
     checkpoint,
+    scatter,
     after,
     merge_dots,
     invariant,

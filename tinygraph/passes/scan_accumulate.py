@@ -11,7 +11,7 @@ from typing import Any
 
 from tinygraph.graph import Graph, Node, Value
 from tinygraph.ops.arithmetic import Reduce, full, reduce_
-from tinygraph.passes.scan_edit import ScanEdit, State, is_scan
+from tinygraph.passes.scan_edit import ScanEdit, State, summed_stacks
 from tinygraph.rewrite.engine import Context, Pass, everywhere, substitute
 
 
@@ -20,19 +20,8 @@ def _accumulate(graph: Graph, context: Context) -> Graph:
 
 
 def _accumulate_here(graph: Graph, context: Context) -> Graph:
-    sums: dict[Node, list[tuple[Node, int]]] = {}
-    frame = context.frame
-    for node in graph.nodes():
-        x = node.inputs[0] if isinstance(node.op, Reduce) and node.op.kind == "sum" else None
-        if x is None or not is_scan(x.node) or 0 not in node.op.axes:  # type: ignore[attr-defined]
-            continue
-        scan = x.node
-        assert scan is not None and frame is not None
-        place = x.index - scan.op.groups.carries  # type: ignore[attr-defined]
-        if place >= 0 and frame.users(x) == 1:
-            sums.setdefault(scan, []).append((node, place))
     mapping: dict[Value, Value] = {}
-    for scan, found in sums.items():
+    for scan, found in summed_stacks(graph, context).items():
         mapping.update(_with_sums(scan, found, context))
     return substitute(graph, mapping, context)
 

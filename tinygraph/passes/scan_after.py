@@ -23,7 +23,7 @@ def products_after(node: Node, context: Context) -> list[Any] | None:
     edit = ScanEdit(node)
     if edit.op.segments:
         return None
-    moving = _moving(edit)
+    moving = moving_products(edit)
     tops = [k for k, item in enumerate(edit.stacks) if item in moving]
     if not tops:
         return None
@@ -57,7 +57,7 @@ def _read_of_steps(edit: ScanEdit, moving: dict[Value, None]) -> list[Value]:
 
 def stacked_for_products(edit: ScanEdit, items: Sequence[Value]) -> list[Value]:
     """What the scan will stack in the place of ``items``, when products have left it."""
-    moving = _moving(edit)
+    moving = moving_products(edit)
     found = dict.fromkeys(v for v in items if v not in moving)
     if any(v in moving for v in items):
         found.update(dict.fromkeys(_read_of_steps(edit, moving)))
@@ -66,7 +66,7 @@ def stacked_for_products(edit: ScanEdit, items: Sequence[Value]) -> list[Value]:
 
 def rows_for_products(edit: ScanEdit, items: Sequence[Value]) -> set[Value]:
     """The rows of sequences that are read behind the loop, when products have left it."""
-    moving = _moving(edit)
+    moving = moving_products(edit)
     read = {*frontier(moving, moving), *items} if any(v in moving for v in items) else set(items)
     return read & {s.param for s in edit.seqs}
 
@@ -75,7 +75,7 @@ def _stack_like(v: Value, edit: ScanEdit) -> Any:
     return v.result_class()(v.type.with_dims((edit.steps, *v.type.dims)))
 
 
-def _moving(edit: ScanEdit) -> dict[Value, None]:
+def moving_products(edit: ScanEdit) -> dict[Value, None]:
     """Products that reach no carry, and all that is computed from them."""
     reaching: set[Value] = {s.new for s in edit.states}
     for n in reversed(edit.nodes()):

@@ -13,7 +13,10 @@ from typing import Any
 from tinygraph.dims import Dim
 from tinygraph.graph import Graph, Node, Value, replace, toposort
 from tinygraph.interning import Interner
+from tinygraph.ops.arithmetic import Reduce
+from tinygraph.ops.index import Put, Take
 from tinygraph.ops.views import axis_region, slice_
+from tinygraph.rewrite.engine import Context
 from tinygraph.scan_module.groups import Groups, Inputs, Outputs
 from tinygraph.scan_module.op import Scan
 
@@ -150,12 +153,14 @@ class Lift:
 
     A row of a sequence becomes the sequence, a constant stays, a node goes through the batch
     rule of its op; ``known`` gives other values (such as stacks).  ``value`` is None where some
-    op has no batch rule.
+    op has no batch rule, and where it would look up rows before a loop with a condition: an index
+    of a step that is never taken may be out of range.
     """
 
     def __init__(self, edit: ScanEdit, known: dict[Value, Any] | None = None) -> None:
         # Before a loop with a condition only the most steps that it may take are known.
         self.steps = edit.op.most if known is None else edit.steps
+        self.unsure = known is None and edit.op.until is not None
         self.memo: dict[Value, tuple[Any, bool] | None] = {}
         for s in edit.seqs:
             whole = slice_(s.outer, axis_region(s.outer, 0, 0, self.steps))
@@ -173,7 +178,7 @@ class Lift:
 
     def _node(self, node: Node) -> None:
         found = [self.memo.get(x) for x in node.inputs]
-        if any(f is None for f in found):
+        if any(f is None for f in found) or self.unsure and isinstance(node.op, (Take, Put)):
             results: Sequence[Any] | None = None
         else:
             inputs = [f[0] for f in found]  # type: ignore[index]
@@ -190,6 +195,22 @@ class Lift:
 def is_scan(node: Node | None) -> bool:
     """Is this an application of Scan?"""
     return node is not None and isinstance(node.op, Scan)
+
+
+def summed_stacks(graph: Graph, context: Context) -> dict[Node, list[tuple[Node, int]]]:
+    """The scans some of whose stacks nothing reads but a sum over the steps (and perhaps over
+    other axes): each with its sums, and the places of their stacks."""
+    sums: dict[Node, list[tuple[Node, int]]] = {}
+    for node in graph.nodes():
+        x = node.inputs[0] if isinstance(node.op, Reduce) and node.op.kind == "sum" else None
+        if x is None or not is_scan(x.node) or 0 not in node.op.axes:  # type: ignore[attr-defined]
+            continue
+        scan = x.node
+        assert scan is not None
+        place = x.index - scan.op.groups.carries  # type: ignore[attr-defined]
+        if place >= 0 and context.users(x) == 1:
+            sums.setdefault(scan, []).append((node, place))
+    return sums
 
 
 def frontier(inside: Iterable[Value], chosen: Container[Value]) -> list[Value]:

@@ -10,6 +10,7 @@ from tinygraph.ops.arithmetic import Broadcast, Reduce, broadcast_to, elementwis
 from tinygraph.ops.index import Take
 from tinygraph.ops.views import Reshape, Slice, Squeeze, Transpose
 from tinygraph.passes.canonical_arithmetic import order_operands
+from tinygraph.passes.stable_softmax import RULES as SOFTMAX_RULES
 from tinygraph.rewrite.engine import Context, rule, rule_pass
 from tinygraph.rewrite.pattern import (
     beside,
@@ -348,7 +349,7 @@ def softmax_shifted(node: Node, context: Context) -> Any:
 RULES = (
     quotient_behind_slice, sigmoid_from_exp, sigmoid_times_exp, cancel_probability, log_of_sigmoid,
     log1p_of, log_of_exp, log_of_view, log_of_sum_of_exp, log_of_one_plus, exp_minus_one,
-    softmax_shifted, order_operands)
+    softmax_shifted, *SOFTMAX_RULES, order_operands)
 
 stable = rule_pass(
     "stable", "1 / (1 + exp(-x)) --> sigmoid(x), log(1 + exp(x)) --> softplus(x), and the like",

@@ -31,6 +31,28 @@ def clip_gradient(x: Any, bound: float) -> Any:
     return grad_clip(x, -bound, bound)
 
 
+def carry_over_padding(mask: Any, new: Any, old: Any) -> Any:
+    """``new`` where ``mask`` is not 0, and ``old`` where it is: what a step over padding returns,
+    so that padding leaves the state alone, whatever stands there.
+
+    new, old: states of one step, (units,) with a scalar mask or (batch, units) with a mask
+    (batch,); or lists of such states.  An old state may be a vector for all rows of a batch.
+
+    Raises ValueError for lists of different lengths, TypeError for a mask of another rank.
+    """
+    if isinstance(new, (list, tuple)):
+        if len(new) != len(old):
+            raise ValueError(f"carry_over_padding: {len(new)} new states are given, but "
+                             f"{len(old)} old ones")
+        return [carry_over_padding(mask, a, b) for a, b in zip(new, old, strict=True)]
+    mask, new, old = (T.as_tensor_variable(v) for v in (mask, new, old))
+    if mask.ndim != new.ndim - 1:
+        what = "a scalar" if new.ndim == 1 else f"{new.ndim - 1} axes"
+        raise TypeError(f"carry_over_padding: the mask {describe(mask)} must have one axis less "
+                        f"than the state {describe(new)}: {what}")
+    return T.switch(mask.dimshuffle(*range(mask.ndim), "x"), new, _over_batch(old, new))
+
+
 def _over_batch(h: Any, x: Any) -> Any:
     """The state ``h`` with one row for each row of the batch ``x``."""
     return T.alloc(h, x.shape[0], h.shape[0]) if x.ndim > h.ndim else h
@@ -46,6 +68,7 @@ class Layer:
     ``linear_matrix`` is W, (hidden_size, input_size), ``bias_matrix`` b, (hidden_size,).
     activation: sees (units,) or (units, batch); it may be set later.
     clip_gradients: a bound for what comes back through the input, element by element, or False.
+    In a recurrent cell it holds for x and for h', for what all gates send back together.
     """
 
     is_recursive: ClassVar[bool] = False
@@ -151,11 +174,16 @@ class RNN(Layer):
         self.initial_hidden_state = create_shared(
             self.state_size, name=f"{type(self).__name__}.initial_hidden_state")
 
+    def _read(self, x: Any, h: Any) -> tuple[Any, Any]:
+        """The input and the state as a cell reads them.  They are clipped here and not in its
+        gates: so what comes back from all of them is bounded, and it is one product."""
+        return self._clipped(x), self._clipped(_over_batch(h, x))
+
     def activate(self, x: Any, h: Any) -> Any:  # type: ignore[override]
         """The new state for an input and the old state."""
-        return self._apply(_joined(self._clipped(x), self._clipped(_over_batch(h, x))))
+        return self._apply(_joined(*self._read(x, h)))
 
-    def postprocess_activation(self, state: Any, x: Any, h: Any) -> Any:
+    def postprocess_activation(self, state: Any, x: Any = None, h: Any = None) -> Any:
         """What the layer above reads of a new state ``state``, from input ``x`` and state ``h``."""
         return state
 
@@ -166,8 +194,7 @@ class _Gated(RNN):
     internal_layers: list[Layer]
 
     def _gate(self, activation: Activation, size: int | None = None) -> Layer:
-        return Layer(self.input_size + self.hidden_size, size or self.hidden_size, activation,
-                     self.clip_gradients)
+        return Layer(self.input_size + self.hidden_size, size or self.hidden_size, activation)
 
     @property
     def params(self) -> list[Any]:
@@ -206,12 +233,12 @@ class LSTM(_Gated):
     def activate(self, x: Any, h: Any) -> Any:  # type: ignore[override]
         """The new state [c, h] for an input and the old state."""
         h = _over_batch(h, x)
-        z = _joined(x, self.postprocess_activation(h, None, None))
+        z = _joined(*self._read(x, self.postprocess_activation(h)))
         c = (self.forget_gate.activate(z) * h[..., :self.hidden_size]
              + self.in_gate.activate(z) * self.in_gate2.activate(z))
         return _joined(c, self.out_gate.activate(z) * T.tanh(c))
 
-    def postprocess_activation(self, state: Any, x: Any, h: Any) -> Any:
+    def postprocess_activation(self, state: Any, x: Any = None, h: Any = None) -> Any:
         """h of a state [c, h]."""
         return state[..., self.hidden_size:]
 
@@ -238,9 +265,10 @@ class GRU(_Gated):
     def activate(self, x: Any, h: Any) -> Any:  # type: ignore[override]
         """The new state for an input and the old state."""
         h = _over_batch(h, x)
-        z = _joined(x, h)
+        x, seen = self._read(x, h)
+        z = _joined(x, seen)
         r, u = self.reset_layer.activate(z), self.memory_interpolation_layer.activate(z)
-        return (1 - u) * h + u * self.memory_to_memory_layer.activate(_joined(x, r * h))
+        return (1 - u) * h + u * self.memory_to_memory_layer.activate(_joined(x, r * seen))
 
 
 class GatedInput(_Gated):
@@ -254,10 +282,10 @@ class GatedInput(_Gated):
 
     def activate(self, x: Any, h: Any) -> Any:  # type: ignore[override]
         """The gate: a scalar, or (batch, 1) with an axis that broadcasts."""
-        gate = self.in_gate.activate(_joined(x, _over_batch(h, x)))
+        gate = self.in_gate.activate(_joined(*self._read(x, h)))
         return gate[0] if gate.ndim == 1 else gate[:, 0][:, None]
 
-    def postprocess_activation(self, state: Any, x: Any, h: Any) -> Any:
+    def postprocess_activation(self, state: Any, x: Any = None, h: Any = None) -> Any:
         """The input, gated."""
         return state * x
 
@@ -296,8 +324,8 @@ class StackedCells:
                   if hasattr(layer, "initial_hidden_state")]
         return starts if batch is None else [T.alloc(h, batch, h.shape[0]) for h in starts]
 
-    def forward(self, x: Any, prev_hiddens: Sequence[Any] | None = None, dropout: Any = None
-                ) -> list[Any]:
+    def forward(self, x: Any, prev_hiddens: Sequence[Any] | None = None, dropout: Any = None,
+                mask: Any = None) -> list[Any]:
         """The new states of all layers (of a layer without state: its output).
 
         x: (features,) or (batch, features).
@@ -305,21 +333,27 @@ class StackedCells:
         states unless given.
         dropout: masks as ``MultiDropout`` gives them, one for the input of each layer, or numbers
         or None in their place; layers beyond the list have none.  Or the probability of dropping,
-        a number or scalar variable: then masks are drawn here (inside a scan anew at each step).
+        a number or scalar variable: then masks are drawn here (inside a scan anew at each step),
+        but none for integers, which an Embedding reads.
+        mask: a scalar, or (batch,): 0 where this step is padding; states stay there as they were.
 
-        Raises ValueError for another number of states.
+        Raises ValueError for another number of states, TypeError for a dropout mask
+        for integers.
         """
         states = self._states(prev_hiddens)
-        new, below = [], x
+        new, below = [], T.as_tensor_variable(x)
         for k, layer in enumerate(self.layers):
             seen = apply_dropout(below, self._mask(below, dropout, k))
             if not layer.is_recursive:
                 below = layer.activate(seen)
                 new.append(below)
                 continue
-            state = self._state(layer, k, states)
-            new.append(layer.activate(seen, state))
-            below = layer.postprocess_activation(new[-1], below, state)
+            old = self._state(layer, k, states)
+            state = layer.activate(seen, old)
+            if mask is not None and hasattr(layer, "initial_hidden_state"):
+                state = carry_over_padding(mask, state, old)
+            new.append(state)
+            below = layer.postprocess_activation(state, below, old)
         return new
 
     def _states(self, given: Sequence[Any] | None) -> dict[int, Any]:
@@ -344,8 +378,15 @@ class StackedCells:
         return state
 
     def _mask(self, x: Any, dropout: Any, k: int) -> Any:
+        """The mask of dropout for ``x``, the input of layer ``k``."""
+        integers = not x.type.dtype.is_float
         if isinstance(dropout, (list, tuple)):
-            return dropout[k] if k < len(dropout) else None
-        if dropout is None or (not isinstance(dropout, Value) and dropout == 0):
+            mask = dropout[k] if k < len(dropout) else None
+            if integers and mask is not None:
+                raise TypeError(f"forward: layer {k}, {type(self.layers[k]).__name__}, reads the "
+                                f"integers {describe(x)}, of which dropout can drop nothing; give "
+                                "None in the place of their mask")
+            return mask
+        if integers or dropout is None or (not isinstance(dropout, Value) and dropout == 0):
             return None
         return Dropout(x.shape, dropout)

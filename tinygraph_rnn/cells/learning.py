@@ -24,7 +24,7 @@ def masked_loss(predictions: Any, labels: Any, lengths: Any, starts: Any) -> Any
 
     This masks costs, not states: a recurrent network that ran over padding before the part that
     counts has another state there than one that did not.  Pad behind the end, or carry states
-    over padding (``T.switch`` in the step, or the layers' mask_input).
+    over padding: ``StackedCells.forward(..., mask=)``, ``carry_over_padding``.
 
     Raises TypeError for other ranks or kinds of numbers.
     """

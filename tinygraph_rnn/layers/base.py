@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Union
 
+import numpy as np
+
 from tinygraph.compile.variables import SharedVariable
+from tinygraph.graph import Value
 from tinygraph_rnn.utils import collect_shared_vars, create_param, unique
 
 Shape = tuple[int | None, ...]
@@ -23,6 +26,11 @@ class Layer:
     name: prefixed to the names of the parameters.
     To define a layer, write ``get_output_for`` and, where the shape changes,
     ``get_output_shape_for``; make parameters with ``add_param`` in the constructor.
+
+    Attributes: ``input_layer`` (None where a shape was given), ``input_shape``, ``params`` (a dict
+    from parameter to its set of tags) and ``get_output_kwargs``, the names of keyword arguments
+    that ``get_output_for`` reads out of its ``**kwargs``: ``get_output`` warns of names that no
+    layer reads, and knows those that stand in a signature by itself.
     """
 
     input_layer: Layer | None
@@ -30,12 +38,24 @@ class Layer:
     def __init__(self, incoming: Incoming, name: str | None = None) -> None:
         self.name = name
         self.params: dict[Any, set[str]] = {}
+        self.get_output_kwargs: list[str] = []
         self.input_layer, self.input_shape = _split(incoming)
 
     @property
     def output_shape(self) -> Shape:
-        """The shape of the output: ints, and None for what only a run tells."""
-        return tuple(self.get_output_shape_for(self.input_shape))
+        """The shape of the output: ints, and None for what only a run tells.
+
+        Raises ValueError where ``get_output_shape_for`` gives symbolic sizes.
+        """
+        return self._numbers(self.get_output_shape_for(self.input_shape))
+
+    def _numbers(self, shape: Any) -> Shape:
+        out = tuple(shape)
+        if any(isinstance(n, Value) for n in out):
+            raise ValueError(f"get_output_shape_for of a {type(self).__name__} gives {out}, which "
+                             "holds symbolic sizes; an output shape is of ints, and None for what "
+                             "only a run tells")
+        return out
 
     def inputs(self) -> list[Layer | None]:
         """The layers that feed this one (None where only a shape was given)."""
@@ -87,11 +107,15 @@ class Layer:
 
 class MergeLayer(Layer):
     """A layer with several inputs: ``incomings`` is a list of layers or shapes, and
-    ``get_output_for`` and ``get_output_shape_for`` take lists in the same order."""
+    ``get_output_for`` and ``get_output_shape_for`` take lists in the same order.
+
+    Attributes as ``Layer``'s, with lists ``input_layers`` and ``input_shapes``.
+    """
 
     def __init__(self, incomings: Sequence[Incoming], name: str | None = None) -> None:
         self.name = name
         self.params = {}
+        self.get_output_kwargs = []
         pairs = [_split(incoming) for incoming in incomings]
         self.input_layers = [layer for layer, _ in pairs]
         self.input_shapes = [shape for _, shape in pairs]
@@ -99,7 +123,7 @@ class MergeLayer(Layer):
     @property
     def output_shape(self) -> Shape:
         """The shape of the output: ints, and None for what only a run tells."""
-        return tuple(self.get_output_shape_for(self.input_shapes))
+        return self._numbers(self.get_output_shape_for(self.input_shapes))
 
     def inputs(self) -> list[Layer | None]:
         """The layers that feed this one (None where only a shape was given)."""
@@ -138,3 +162,21 @@ def known_product(shape: Sequence[int | None], what: str) -> int:
                              f"ends in {tuple(shape)}; give an int instead of None")
         total *= n
     return total
+
+
+def checked_axes(shared_axes: Any, rank: int) -> tuple[int, ...]:
+    """The axes, 0 to ``rank`` - 1, that ``shared_axes`` names: an axis or several (negative ones
+    count from the end), 'auto' for all but the second, or 'all'.
+
+    Raises ValueError where there is no such axis, or for another word.
+    """
+    if isinstance(shared_axes, str):
+        if shared_axes not in ("auto", "all"):
+            raise ValueError(f"shared_axes is {shared_axes!r}; it must be an axis, a tuple of "
+                             "axes, 'auto' or 'all'")
+        return tuple(k for k in range(rank) if shared_axes == "all" or k != 1)
+    axes = [shared_axes] if isinstance(shared_axes, (int, np.integer)) else list(shared_axes)
+    if any(not -rank <= k < rank for k in axes):
+        raise ValueError(f"shared_axes is {shared_axes!r}, but the input has {rank} axes, 0 to "
+                         f"{rank - 1}")
+    return tuple(dict.fromkeys(int(k) % rank for k in axes))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 import tinygraph.tensor as T
 from tinygraph.graph import Value, describe
+from tinygraph.ops.sizes import as_dim
 from tinygraph_rnn.layers.base import Incoming, Layer, Shape
 
 
@@ -37,6 +40,9 @@ class FlattenLayer(Layer):
         return input.flatten(self.outdim)
 
 
+flatten = FlattenLayer
+
+
 class ReshapeLayer(Layer):
     """The elements in another shape.
 
@@ -56,14 +62,17 @@ class ReshapeLayer(Layer):
         if isinstance(s, Value):
             if s.ndim != 0 or not s.type.dtype.is_int:
                 raise ValueError(f"a size must be an integer scalar, not {describe(s)}")
-            return s
+            size = as_dim(s).const
+            if size is None:
+                return s
+            s = size
         if isinstance(s, list):
             rank = len(self.input_shape)
             if len(s) != 1 or not 0 <= s[0] < rank:
                 raise ValueError(f"{s} must name one axis, 0 to {rank - 1}, of the input of shape "
                                  f"{self.input_shape}")
             return s
-        if int(s) != s or (s <= 0 and s != -1):
+        if not isinstance(s, (int, np.integer)) or (s <= 0 and s != -1):
             raise ValueError(f"{s!r} is no size: give a positive int, -1, [axis of the input], or "
                              "a symbolic integer scalar")
         return int(s)
@@ -100,6 +109,9 @@ class ReshapeLayer(Layer):
         return input.reshape(tuple(sizes))
 
 
+reshape = ReshapeLayer
+
+
 class DimshuffleLayer(Layer):
     """The axes in another order.
 
@@ -131,6 +143,48 @@ class DimshuffleLayer(Layer):
         if dropped:
             input = T.addbroadcast(input, *dropped)
         return input.dimshuffle(*self.pattern)
+
+
+dimshuffle = DimshuffleLayer
+
+
+class PadLayer(Layer):
+    """A border of ``val`` around the axes behind the first ``batch_ndim``.
+
+    width: how many elements go in front and behind: an int for all axes, or a sequence with an
+    int or a pair (in front, behind) for each of them.  val: a number.
+    Raises ValueError for negative widths, or a sequence of another length.
+    """
+
+    def __init__(self, incoming: Incoming, width: Any, val: float = 0, batch_ndim: int = 2,
+                 name: str | None = None) -> None:
+        super().__init__(incoming, name)
+        rank = len(self.input_shape)
+        if not 0 <= batch_ndim <= rank:
+            raise ValueError(f"batch_ndim is {batch_ndim}, but the input of shape "
+                             f"{self.input_shape} has {rank} axes")
+        self.width, self.val, self.batch_ndim = width, val, batch_ndim
+        self.widths = [(0, 0)] * batch_ndim + self._pairs(width, rank - batch_ndim)
+
+    def _pairs(self, width: Any, count: int) -> list[tuple[int, int]]:
+        each = [width] * count if isinstance(width, (int, np.integer)) else list(width)
+        pairs = [(w, w) if isinstance(w, (int, np.integer)) else tuple(w) for w in each]
+        if len(pairs) != count or any(len(p) != 2 or min(p) < 0 for p in pairs):
+            raise ValueError(f"width is {width!r}; it must be an int, or an int or a pair (in "
+                             f"front, behind) for each of the {count} axes of the input of shape "
+                             f"{self.input_shape} behind the first {self.batch_ndim}, none "
+                             "negative")
+        return [(int(a), int(b)) for a, b in pairs]
+
+    def get_output_shape_for(self, input_shape: Shape) -> Shape:
+        return tuple(None if n is None else n + before + after
+                     for n, (before, after) in zip(input_shape, self.widths, strict=True))
+
+    def get_output_for(self, input: Any, **kwargs: Any) -> Any:
+        return T.pad(input, self.widths, constant_values=self.val)
+
+
+pad = PadLayer
 
 
 class SliceLayer(Layer):
