@@ -143,10 +143,13 @@ def create_param(spec: Any, shape: Sequence[int], name: str | None = None) -> An
     that must have size 1 broadcasts in the shared variables made here.  A variable without a name
     gets ``name``.
 
-    Raises ValueError for a shape that does not fit, TypeError for a spec of another kind.
+    Raises ValueError for a shape that does not fit, TypeError for a spec of another kind or a size
+    that is no int.
     """
-    shape = tuple(int(n) for n in shape)
     label = f"parameter {name}" if name else "a parameter"
+    if not all(isinstance(n, int_types) for n in shape):
+        raise TypeError(f"{label} cannot have shape {tuple(shape)}: every axis must be an int")
+    shape = tuple(int(n) for n in shape)
     if any(n <= 0 for n in shape):
         raise ValueError(f"{label} cannot have shape {shape}: every axis must be positive")
     origin = "the array given"

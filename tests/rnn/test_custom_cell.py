@@ -69,9 +69,9 @@ CELLS = [pytest.param(LayerNormLSTM, layer_norm_lstm, id="layer-norm"),
          pytest.param(MinimalGatedUnit, minimal, id="minimal")]
 
 
-def build(make: Any, **options: Any) -> tuple[list[Any], Any]:
+def build(make: Any, features: int = 2, **options: Any) -> tuple[list[Any], Any]:
     """The input variables, with that of a mask, and the layer, its parameters random."""
-    l_in, l_mask = InputLayer((None, None, 2)), InputLayer((None, None))
+    l_in, l_mask = InputLayer((None, None, features)), InputLayer((None, None))
     layer = make(l_in, 4, mask_input=l_mask, **options)
     ref.randomise(layer)
     return [l_in.input_var, l_mask.input_var], layer
@@ -92,18 +92,19 @@ def test_cells_of_the_example_equal_numpy(make, cell, options, backend):
             got[k] if final else got[k, :n], every[-1] if final else every, rtol=1e-10)
 
 
+@pytest.mark.parametrize("features", [2, 12])
 @pytest.mark.parametrize(("make", "cell"), CELLS)
-def test_gradients_equal_differences_of_numpy(make, cell):
-    inputs, layer = build(make, learn_init=True, grad_clipping=100.0)
-    weights = RNG.standard_normal((3, 5, 4))
+def test_gradients_equal_differences_of_numpy(make, cell, features):
+    inputs, layer = build(make, features, learn_init=True, grad_clipping=100.0)
+    x, weights = RNG.standard_normal((3, 5, features)), RNG.standard_normal((3, 5, 4))
     params = get_all_params(layer, trainable=True)
     cost = T.sum(get_output(layer) * weights)
-    found = function(inputs, grad(cost, params), backend="llvm")(X, np.ones((3, 5)))
+    found = function(inputs, grad(cost, params), backend="llvm")(x, np.ones((3, 5)))
     for param, g in zip(params, found, strict=True):
         old, d, eps, costs = param.get_value(), RNG.standard_normal(g.shape), 1e-5, []
         for sign in (1, -1):
             param.set_value(old + sign * eps * d)
-            costs.append(np.sum(weights * ref.batch(cell, X, ref.values(layer))))
+            costs.append(np.sum(weights * ref.batch(cell, x, ref.values(layer))))
         param.set_value(old)
         np.testing.assert_allclose(
             np.sum(g * d), (costs[0] - costs[1]) / (2 * eps), rtol=1e-6, atol=1e-8)
@@ -160,6 +161,15 @@ def test_the_input_is_normalised_before_the_loop_unless_asked_otherwise():
         (loop,) = f.report().loops
         assert loop.step.products == products
         assert f.source("loops").split("# scan")[1].count("sqrt(") == deviations
+
+
+@pytest.mark.counts
+def test_statistics_are_taken_in_few_nests():
+    inputs, layer = build(LayerNormLSTM, only_return_final=True)
+    params = get_all_params(layer, trainable=True)
+    f = function(inputs, grad(T.mean(get_output(layer) ** 2), params), backend="loops")
+    forward, backward = (loop.step.nests for loop in f.report().loops)
+    assert (forward, backward) == (10, 12)
 
 
 @pytest.mark.parametrize("start", [0.5, np.full((1, 2), 0.5)])

@@ -43,6 +43,7 @@ from tinygraph_rnn.layers import (
     get_output,
     get_output_shape,
 )
+from tinygraph_rnn.nonlinearities import LeakyRectify
 
 RNG = np.random.default_rng(3)
 
@@ -135,9 +136,12 @@ def test_layers_on_shapes_and_layers_with_names(kind):
 
 @pytest.mark.parametrize(("make", "text"), [
     (lambda: NINLayer((None,), 5), r"needs an input of shape \(batch, channels, places...\)"),
-    (lambda: NINLayer((None, None, 4), 5), "number of its input features"),
+    (lambda: NINLayer((None, None, 4), 5), "NINLayer needs the number of channels, axis 1"),
     (lambda: NINLayer((None, 3, None), 5, untie_biases=True), "give ints instead of None"),
-    (lambda: DenseLayer((None, 3), 0), "every axis must be positive"),
+    (lambda: DenseLayer((None, 3), 0), "num_units is 0; it must be a positive int"),
+    (lambda: DenseLayer((None, 3), 2.5), "num_units is 2.5; it must be a positive int"),
+    (lambda: NINLayer((None, 3), None), "num_units is None; it must be a positive int"),
+    (lambda: EmbeddingLayer((None,), 3, 0), "output_size is 0; it must be a positive int"),
     (lambda: DenseLayer((None, 3), 5, num_leading_axes=-3), "num_leading_axes is -3"),
     (lambda: BiasLayer((None, None)), "needs the sizes of all axes that are not shared"),
     (lambda: BiasLayer((3, 4), shared_axes=2), "shared_axes is 2, but the input has 2 axes"),
@@ -169,6 +173,17 @@ def test_layers_on_shapes_and_layers_with_names(kind):
 ])
 def test_refused(make, text):
     with pytest.raises(ValueError, match=text):
+        make()
+
+
+@pytest.mark.parametrize(("make", "text"), [
+    (lambda: DenseLayer([InputLayer((None, 3))], 2), r"\[<InputLayer .*\] is no shape: every size"),
+    (lambda: InputLayer((None, 2.5)), r"\(None, 2.5\) is no shape: every size must be an int"),
+    (lambda: DenseLayer((None, 3), 2, nonlinearity="tanh"), "the nonlinearity is 'tanh'; it must"),
+    (lambda: NINLayer((None, 3), 2, nonlinearity=LeakyRectify), r"write LeakyRectify\(\) for one"),
+])
+def test_of_another_kind(make, text):
+    with pytest.raises(TypeError, match=text):
         make()
 
 

@@ -18,6 +18,7 @@ from tinygraph_rnn.layers import (
     GRULayer,
     InputLayer,
     LSTMLayer,
+    NonlinearityLayer,
     RecurrentLayer,
     get_all_params,
     get_output,
@@ -386,7 +387,11 @@ def dense(rows: Any, inputs: int, units: int) -> DenseLayer:
     (dense(2, 2, 4), dense(None, 4, 4), {}, r"takes shape \(2, 2\).*=True.*\(6, 2\), \(batch \*"),
     (dense(6, 2, 4), dense(None, 4, 4), {"precompute_input": False},
      r"takes shape \(6, 2\).*=False.*\(2, 2\), \(batch, ...\)"),
-    (dense(None, 2, 4), dense(6, 4, 4), {}, r"hidden_to_hidden takes shape \(6, 4\).*\(2, 4\)"),
+    (dense(None, 2, 4), dense(7, 4, 4), {}, r"hidden_to_hidden takes shape \(7, 4\).*\(2, 4\)"),
+    (dense(None, 2, 4), dense(6, 4, 4), {"precompute_input": False},
+     r"hidden_to_hidden takes shape \(6, 4\).*\(2, 4\), \(batch, ...\)"),
+    (dense(None, 2, 4), NonlinearityLayer(InputLayer((None, None))), {},
+     r"hidden_to_hidden gives shape \(None, None\), but the sizes of a state .* must be known"),
 ])
 def test_custom_networks_that_do_not_fit(to_hidden, between, options, text):
     with pytest.raises(ValueError, match=text):
@@ -401,6 +406,18 @@ def test_custom_networks_of_known_batch(shape, rows, early):
     layer = CustomRecurrentLayer(l_in, dense(rows, 2, 4), dense(shape[0], 4, 4),
                                  precompute_input=early)
     assert output(l_in, layer).shape == (3, 5, 4) and layer.output_shape == (*shape[:2], 4)
+
+
+def test_a_custom_network_may_begin_with_the_shape_that_the_other_gives():
+    """As in the documents' example, here with a batch that is known: rows are batch * time."""
+    l_in = InputLayer((3, 5, 2))
+    to_hidden = dense(15, 2, 4)
+    between = DenseLayer(InputLayer(to_hidden.output_shape), 4)
+    layer = CustomRecurrentLayer(l_in, to_hidden, between)
+    free = CustomRecurrentLayer(
+        l_in, to_hidden, DenseLayer(InputLayer((None, 4)), 4, W=between.W, b=between.b))
+    assert between.output_shape == (15, 4) and layer.output_shape == (3, 5, 4)
+    np.testing.assert_array_equal(output(l_in, layer), output(l_in, free))
 
 
 @pytest.mark.parametrize(("early", "products"), [(True, 1), (False, 2)])

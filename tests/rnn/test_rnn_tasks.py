@@ -1,4 +1,4 @@
-"""Data of the grammar tasks and of the pendulum."""
+"""Data of the add task, of the grammar tasks and of the pendulum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,46 @@ import pytest
 
 from tinygraph import config
 from tinygraph_rnn import random
-from tinygraph_rnn.tasks import EMBEDDED_REBER, REBER, Pendulum, padded_batch, pendulum_batch, reber
+from tinygraph_rnn.tasks import (
+    EMBEDDED_REBER,
+    REBER,
+    Pendulum,
+    add_batch,
+    gen_data,
+    padded_batch,
+    pendulum_batch,
+    reber,
+)
+
+
+def test_add_task():
+    x, y, mask = add_batch(400, 20, 30, rng=1)
+    assert x.shape == (400, 30, 2) and y.shape == (400,) and mask.shape == (400, 30)
+    lengths = mask.sum(1)
+    assert lengths.min() == 20 and lengths.max() == 30
+    np.testing.assert_array_equal(mask, np.arange(30) < lengths[:, None])
+    np.testing.assert_allclose(x.mean(axis=(0, 1)), 0, atol=1e-12)
+    # Undo the centring: markers are 0 and 1, padding is 0, and y is the sum of the marked.
+    numbers, marks = x[:, :, 0] - x[:, :, 0].min(), np.round(x[:, :, 1] - x[:, :, 1].min())
+    assert set(np.unique(marks)) == {0, 1} and np.all(marks.sum(1) == 2)
+    assert np.all(numbers * (1 - mask) == 0) and numbers.max() < 1
+    total = (numbers * marks).sum(1)
+    np.testing.assert_allclose(y, total - total.mean(), atol=1e-12)
+    first, second = np.argmax(marks, 1), 29 - np.argmax(marks[:, ::-1], 1)
+    assert np.all(first < np.floor(lengths / 10)) and first.max() > 0
+    assert np.all(second >= lengths / 2) and np.all(second < lengths)
+    assert abs(y.var() - 1 / 6) < 0.02
+
+
+def test_add_task_is_repeatable_and_of_float_x():
+    assert gen_data is add_batch
+    for a, b in zip(add_batch(rng=3), add_batch(rng=3), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with config.change(floatX="float32"):
+        assert {a.dtype for a in add_batch(5)} == {np.dtype("float32")}
+    assert add_batch(3, 2, 2)[0].shape == (3, 2, 2)
+    with pytest.raises(ValueError, match="min_length is 5"):
+        add_batch(3, 5, 4)
 
 
 @pytest.mark.parametrize("word", ["BTXSE", "BPVVE", "BTSSXXTTVVE", "BPTVPXVPSE"])

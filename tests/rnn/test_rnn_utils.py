@@ -187,6 +187,7 @@ def made(shape):
     (T.as_tensor_variable(np.ones((2, 2))), (2, 3), ValueError, r"has \(2, 2\)"),
     (init.Constant(1), (2, 0), ValueError, r"cannot have shape \(2, 0\): every axis"),
     (init.Constant(1), (-1,), ValueError, "every axis must be positive"),
+    (init.Constant(1), (2.5,), TypeError, r"cannot have shape \(2.5,\): every axis must be an int"),
     (None, (2,), TypeError, "parameter W cannot be made from None: give an array"),
     ("abc", (2,), TypeError, "cannot be made from 'abc'"),
     (lambda shape: None, (2,), TypeError, "cannot be made from None"),

@@ -62,6 +62,20 @@ def test_relu_at_zero_has_the_mean_slope():
     check(lambda x: T.grad(N.relu(x, 0.1).sum(), x), np.array([0.55]), zero)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_relu_of_every_size(dtype):
+    """No sum of x and |x|, which would be inf or nan, or lose the digits of alpha * x."""
+    large = np.finfo(dtype).max
+    x = np.array([large, -large, np.inf, -np.inf, 1 / 3, -1 / 3, np.nan], dtype)
+    for alpha in (0.01, 1 / 3):
+        slope = np.array(alpha, dtype)
+        check(lambda x, alpha=alpha: N.relu(x, alpha), np.where(x < 0, slope * x, x), x, rtol=0)
+        check(lambda x, alpha=alpha: T.grad(N.relu(x, alpha).sum(), x),
+              np.where(x < 0, slope, np.array(1, dtype))[:-1], x[:-1], rtol=1e-7)
+    check(N.relu, np.where(x < 0, 0, x), x, rtol=0)
+    check(lambda x: T.grad(N.relu(x).sum(), x), (x > 0).astype(dtype)[:-1], x[:-1], rtol=0)
+
+
 @pytest.mark.parametrize("build, words", [
     (lambda: N.softmax(T.tensor3("x")), "softmax takes a vector or a matrix, not x"),
     (lambda: N.softmax(T.imatrix("x")), "softmax takes floats, not x"),

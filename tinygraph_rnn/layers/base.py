@@ -6,17 +6,21 @@ A layer has inputs (layers, or shapes that stand for them), parameters with tags
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, Union
 
 import numpy as np
 
 from tinygraph.compile.variables import SharedVariable
 from tinygraph.graph import Value
+from tinygraph_rnn import nonlinearities
 from tinygraph_rnn.utils import collect_shared_vars, create_param, unique
 
 Shape = tuple[int | None, ...]
 Incoming = Union["Layer", Shape]
+Nonlinearity = Callable[[Any], Any]
 
 
 class Layer:
@@ -144,24 +148,62 @@ def _split(incoming: Incoming) -> tuple[Layer | None, Shape]:
 
 
 def checked_shape(shape: Sequence[Any]) -> Shape:
-    """``shape`` as a tuple.  Raises ValueError unless its entries are positive ints or None."""
-    out = tuple(None if n is None else int(n) for n in shape)
+    """``shape`` as a tuple.  Raises TypeError unless its entries are ints or None, ValueError
+    unless the ints are positive."""
+    try:
+        out = tuple(None if n is None else operator.index(n) for n in shape)
+    except TypeError:
+        raise TypeError(f"{shape!r} is no shape: every size must be an int, or None where it is "
+                        "not known yet") from None
     if any(n is not None and n <= 0 for n in out):
         raise ValueError(f"the shape {out} is not one: every size must be positive, or None where "
                          "it is not known yet")
     return out
 
 
-def known_product(shape: Sequence[int | None], what: str) -> int:
-    """The number of elements of ``shape``.  Raises ValueError if an entry is None: the message
-    says that ``what`` needs it."""
-    total = 1
-    for n in shape:
-        if n is None:
-            raise ValueError(f"{what} needs the number of its input features, but the input shape "
-                             f"ends in {tuple(shape)}; give an int instead of None")
-        total *= n
+def checked_units(units: Any, what: str = "num_units") -> int:
+    """The number of units.  Raises ValueError unless it is a positive int."""
+    if not isinstance(units, (int, np.integer)) or units <= 0:
+        raise ValueError(f"{what} is {units!r}; it must be a positive int")
+    return int(units)
+
+
+def checked_nonlinearity(nonlinearity: Nonlinearity | None) -> Nonlinearity:
+    """``nonlinearity``, or the identity for None.  Raises TypeError for what is no function."""
+    if nonlinearity is None:
+        return nonlinearities.identity
+    if isinstance(nonlinearity, type):
+        raise TypeError(f"the nonlinearity is the class {nonlinearity.__name__}; write "
+                        f"{nonlinearity.__name__}() for one of its functions")
+    if not callable(nonlinearity):
+        raise TypeError(f"the nonlinearity is {nonlinearity!r}; it must be a function of an "
+                        "expression, such as nonlinearities.tanh, or None for the identity")
+    return nonlinearity
+
+
+def elements(shape: Sequence[int | None]) -> int | None:
+    """The number of elements of ``shape``, or None where a size is not known."""
+    known = [n for n in shape if n is not None]
+    return math.prod(known) if len(known) == len(shape) else None
+
+
+def known_features(shape: Sequence[int | None], what: str) -> int:
+    """The number of features of an input that ends in ``shape``.  Raises ValueError if a size is
+    not known: the message says that ``what`` needs it."""
+    total = elements(shape)
+    if total is None:
+        raise ValueError(f"{what} needs the number of its input features, but the input shape "
+                         f"ends in {tuple(shape)}; give an int instead of None")
     return total
+
+
+def known_channels(layer: Layer) -> int:
+    """The size of axis 1 of the layer's input.  Raises ValueError if it is not known."""
+    channels = layer.input_shape[1]
+    if channels is None:
+        raise ValueError(f"{type(layer).__name__} needs the number of channels, axis 1 of the "
+                         f"input, whose shape is {layer.input_shape}; give an int there")
+    return channels
 
 
 def checked_axes(shared_axes: Any, rank: int) -> tuple[int, ...]:

@@ -16,14 +16,19 @@ import tinygraph.tensor as T
 from tinygraph.graph import Value
 from tinygraph.tensor.nnet.abstract_conv import conv2d_grad_wrt_inputs, conv3d_grad_wrt_inputs
 from tinygraph_rnn import init, nonlinearities
-from tinygraph_rnn.layers.base import Incoming, Layer, Shape
+from tinygraph_rnn.layers.base import (
+    Incoming,
+    Layer,
+    Nonlinearity,
+    Shape,
+    checked_nonlinearity,
+    known_channels,
+)
 
 __all__ = [
     "BaseConvLayer", "Conv1DLayer", "Conv2DLayer", "Conv3DLayer", "Deconv2DLayer", "Deconv3DLayer",
     "DilatedConv2DLayer", "TransposedConv2DLayer", "TransposedConv3DLayer", "conv_input_length",
     "conv_output_length"]
-
-Nonlinearity = Callable[[Any], Any]
 
 _WEIGHTS = init.GlorotUniform()
 _ZERO = init.Constant(0.0)
@@ -116,7 +121,7 @@ class BaseConvLayer(Layer):
         self.stride = per_axis(stride, self.n, "stride", 1)
         self.pad = self._pad(pad)
         self.untie_biases, self.flip_filters = untie_biases, flip_filters
-        self.nonlinearity = nonlinearity or nonlinearities.identity
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
         self.num_groups = num_groups
         self._check_channels()
         shape = self.output_shape
@@ -136,10 +141,7 @@ class BaseConvLayer(Layer):
         return per_axis(pad, self.n, self.pad_name, 0)
 
     def _check_channels(self) -> None:
-        channels, groups = self.input_shape[1], self.num_groups
-        if channels is None:
-            raise ValueError(f"{type(self).__name__} needs the number of channels, axis 1 of the "
-                             f"input, whose shape is {self.input_shape}; give an int there")
+        channels, groups = known_channels(self), self.num_groups
         if groups < 1 or channels % groups or self.num_filters % groups:
             raise ValueError(f"num_groups is {groups}; it must be positive, and divide the "
                              f"{channels} channels of the input and the {self.num_filters} filters")
@@ -154,8 +156,7 @@ class BaseConvLayer(Layer):
 
     def get_W_shape(self) -> tuple[int, ...]:  # noqa: N802
         """The shape of W: (num_filters, channels / num_groups, *filter_size)."""
-        assert self.input_shape[1] is not None
-        return (self.num_filters, self.input_shape[1] // self.num_groups, *self.filter_size)
+        return (self.num_filters, known_channels(self) // self.num_groups, *self.filter_size)
 
     def _pads(self) -> tuple[Any, ...]:
         """The entry of ``pad`` for each axis."""
@@ -307,8 +308,7 @@ class _TransposedConv(BaseConvLayer):
 
     def get_W_shape(self) -> tuple[int, ...]:  # noqa: N802
         """The shape of W: (channels, num_filters, *filter_size)."""
-        assert self.input_shape[1] is not None
-        return (self.input_shape[1], self.num_filters, *self.filter_size)
+        return (known_channels(self), self.num_filters, *self.filter_size)
 
     def _lengths(self, spatial: Sequence[Any]) -> list[Any]:
         if isinstance(self.output_size, tuple):
@@ -402,8 +402,7 @@ class DilatedConv2DLayer(BaseConvLayer):
 
     def get_W_shape(self) -> tuple[int, ...]:  # noqa: N802
         """The shape of W: (channels, num_filters, *filter_size)."""
-        assert self.input_shape[1] is not None
-        return (self.input_shape[1], self.num_filters, *self.filter_size)
+        return (known_channels(self), self.num_filters, *self.filter_size)
 
     def _lengths(self, spatial: Sequence[Any]) -> list[Any]:
         extents = [(size - 1) * d + 1 for size, d in zip(

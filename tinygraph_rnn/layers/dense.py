@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tinygraph.tensor as T
 from tinygraph_rnn import init, nonlinearities
-from tinygraph_rnn.layers.base import Incoming, Layer, Shape, known_product
+from tinygraph_rnn.layers.base import (
+    Incoming,
+    Layer,
+    Nonlinearity,
+    Shape,
+    checked_nonlinearity,
+    checked_units,
+    known_channels,
+    known_features,
+)
 
 _WEIGHTS = init.GlorotUniform()
 _ZERO = init.Constant(0.0)
@@ -23,7 +31,7 @@ class DenseLayer(Layer):
     """
 
     def __init__(self, incoming: Incoming, num_units: int, W: Any = _WEIGHTS, b: Any = _ZERO,
-                 nonlinearity: Callable[[Any], Any] | None = nonlinearities.rectify,
+                 nonlinearity: Nonlinearity | None = nonlinearities.rectify,
                  num_leading_axes: int = 1, name: str | None = None) -> None:
         super().__init__(incoming, name)
         rank = len(self.input_shape)
@@ -31,14 +39,14 @@ class DenseLayer(Layer):
             raise ValueError(f"num_leading_axes is {num_leading_axes}, but the input of shape "
                              f"{self.input_shape} has {rank} axes, of which one at least must be "
                              "left for the features")
-        self.num_units = num_units
+        self.num_units = checked_units(num_units)
         self.num_leading_axes = num_leading_axes % rank
-        self.nonlinearity = nonlinearity or nonlinearities.identity
-        features = known_product(self.input_shape[self.num_leading_axes:], "a DenseLayer")
-        self.W = self.add_param(W, (features, num_units), "W")
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
+        features = known_features(self.input_shape[self.num_leading_axes:], "a DenseLayer")
+        self.W = self.add_param(W, (features, self.num_units), "W")
         self.b = None
         if b is not None:
-            self.b = self.add_param(b, (num_units,), "b", regularizable=False)
+            self.b = self.add_param(b, (self.num_units,), "b", regularizable=False)
 
     def get_output_shape_for(self, input_shape: Shape) -> Shape:
         return (*input_shape[:self.num_leading_axes], self.num_units)
@@ -63,16 +71,15 @@ class NINLayer(Layer):
 
     def __init__(self, incoming: Incoming, num_units: int, untie_biases: bool = False,
                  W: Any = _WEIGHTS, b: Any = _ZERO,
-                 nonlinearity: Callable[[Any], Any] | None = nonlinearities.rectify,
+                 nonlinearity: Nonlinearity | None = nonlinearities.rectify,
                  name: str | None = None) -> None:
         super().__init__(incoming, name)
         if len(self.input_shape) < 2:
             raise ValueError(f"a NINLayer needs an input of shape (batch, channels, places...), "
                              f"not {self.input_shape}")
-        self.num_units, self.untie_biases = num_units, untie_biases
-        self.nonlinearity = nonlinearity or nonlinearities.identity
-        channels = known_product(self.input_shape[1:2], "a NINLayer")
-        self.W = self.add_param(W, (channels, num_units), "W")
+        self.num_units, self.untie_biases = checked_units(num_units), untie_biases
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
+        self.W = self.add_param(W, (known_channels(self), self.num_units), "W")
         self.b = None
         if b is not None:
             places = [n for n in self.input_shape[2:] if n is not None] if untie_biases else []
@@ -80,7 +87,7 @@ class NINLayer(Layer):
                 raise ValueError("a NINLayer with untie_biases needs the sizes of all axes behind "
                                  f"the channels, but the input has shape {self.input_shape}; give "
                                  "ints instead of None")
-            self.b = self.add_param(b, (num_units, *places), "b", regularizable=False)
+            self.b = self.add_param(b, (self.num_units, *places), "b", regularizable=False)
 
     def get_output_shape_for(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.num_units, *input_shape[2:])
@@ -99,10 +106,10 @@ class NonlinearityLayer(Layer):
     """nonlinearity(x), nothing else."""
 
     def __init__(self, incoming: Incoming,
-                 nonlinearity: Callable[[Any], Any] | None = nonlinearities.rectify,
+                 nonlinearity: Nonlinearity | None = nonlinearities.rectify,
                  name: str | None = None) -> None:
         super().__init__(incoming, name)
-        self.nonlinearity = nonlinearity or nonlinearities.identity
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
 
     def get_output_for(self, input: Any, **kwargs: Any) -> Any:
         return self.nonlinearity(input)

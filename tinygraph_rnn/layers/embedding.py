@@ -6,7 +6,7 @@ from typing import Any
 
 from tinygraph.graph import describe
 from tinygraph_rnn import init
-from tinygraph_rnn.layers.base import Incoming, Layer, Shape
+from tinygraph_rnn.layers.base import Incoming, Layer, Shape, checked_units
 
 _NORMAL = init.Normal()
 
@@ -25,8 +25,9 @@ class EmbeddingLayer(Layer):
     def __init__(self, incoming: Incoming, input_size: int, output_size: int, W: Any = _NORMAL,
                  name: str | None = None) -> None:
         super().__init__(incoming, name)
-        self.input_size, self.output_size = input_size, output_size
-        self.W = self.add_param(W, (input_size, output_size), "W")
+        self.input_size = checked_units(input_size, "input_size")
+        self.output_size = checked_units(output_size, "output_size")
+        self.W = self.add_param(W, (self.input_size, self.output_size), "W")
 
     def get_output_shape_for(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.output_size)

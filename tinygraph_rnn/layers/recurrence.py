@@ -22,7 +22,14 @@ from tinygraph import scan
 from tinygraph.gradient import grad_clip
 from tinygraph.graph import Value, describe
 from tinygraph_rnn import init
-from tinygraph_rnn.layers.base import Incoming, Layer, MergeLayer, Shape, known_product
+from tinygraph_rnn.layers.base import (
+    Incoming,
+    Layer,
+    MergeLayer,
+    Shape,
+    checked_units,
+    known_features,
+)
 from tinygraph_rnn.utils import collect_shared_vars, inspect_kwargs
 
 _ZERO = init.Constant(0.0)
@@ -131,7 +138,7 @@ class Recurrence(MergeLayer):
     @property
     def num_inputs(self) -> int:
         """The number of features.  Raises ValueError if the input shape does not tell."""
-        return known_product(self.input_shapes[0][2:], type(self).__name__)
+        return known_features(self.input_shapes[0][2:], type(self).__name__)
 
     def add_param(self, spec: Any, shape: Sequence[int], name: str | None = None, **tags: bool
                   ) -> Any:
@@ -258,13 +265,6 @@ def check_sequence(shape: Sequence[int | None]) -> None:
     if len(shape) < 3:
         raise ValueError(f"a recurrent layer needs an input of shape (batch, time, features...), "
                          f"not {tuple(shape)}")
-
-
-def checked_units(num_units: Any) -> int:
-    """The number of units.  Raises ValueError unless it is a positive int."""
-    if not isinstance(num_units, (int, np.integer)) or num_units <= 0:
-        raise ValueError(f"num_units is {num_units!r}; it must be a positive int")
-    return int(num_units)
 
 
 def may_equal(a: Sequence[int | None], b: Sequence[int | None]) -> bool:

@@ -6,22 +6,27 @@ that all share mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import tinygraph.tensor as T
 from tinygraph_rnn import init, nonlinearities
 from tinygraph_rnn.layers import helper
-from tinygraph_rnn.layers.base import Incoming, Layer, known_product
+from tinygraph_rnn.layers.base import (
+    Incoming,
+    Layer,
+    Nonlinearity,
+    checked_nonlinearity,
+    checked_units,
+    elements,
+)
 from tinygraph_rnn.layers.dense import DenseLayer
 from tinygraph_rnn.layers.input import InputLayer
-from tinygraph_rnn.layers.recurrence import Recurrence, check_sequence, checked_units, may_equal
+from tinygraph_rnn.layers.recurrence import Recurrence, check_sequence, may_equal
 from tinygraph_rnn.utils import unique
 
 __all__ = ["CustomRecurrentLayer", "GRULayer", "Gate", "GatedRecurrence", "LSTMLayer",
            "RecurrentLayer"]
-
-Nonlinearity = Callable[[Any], Any]
 
 _ZERO = init.Constant(0.0)
 _NORMAL = init.Normal(0.1)
@@ -45,7 +50,7 @@ class Gate:
                  b: Any = _ZERO, nonlinearity: Nonlinearity | None = nonlinearities.sigmoid
                  ) -> None:
         self.W_in, self.W_hid, self.W_cell, self.b = W_in, W_hid, W_cell, b
-        self.nonlinearity = nonlinearity or nonlinearities.identity
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
 
 
 _SIGMOID_GATE = Gate()
@@ -129,7 +134,7 @@ class LSTMLayer(GatedRecurrence):
             learn_init=learn_init, gradient_steps=gradient_steps, grad_clipping=grad_clipping,
             unroll_scan=unroll_scan, precompute_input=precompute_input, mask_input=mask_input,
             only_return_final=only_return_final, name=name)
-        self.nonlinearity = nonlinearity or nonlinearities.identity
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
         self.peepholes = peepholes
         for key in ("ingate", "forgetgate", "outgate"):
             self._add(f"W_cell_to_{key}", gates[key].W_cell if peepholes else None, (num_units,))
@@ -187,7 +192,8 @@ class CustomRecurrentLayer(Recurrence):
 
     input_to_hidden: a network from (batch, features...) to (batch, units...); with
     precompute_input its batch axis holds all steps of all sequences.  hidden_to_hidden: a network
-    from (batch, units...) to the same.  nonlinearity: s, None for the identity.
+    from (batch, units...) to the same; its InputLayer may also be of the shape that
+    input_to_hidden gives.  nonlinearity: s, None for the identity.
     The other arguments: see ``Recurrence``.
     Raises ValueError where the shapes of the networks do not fit.
     """
@@ -201,13 +207,12 @@ class CustomRecurrentLayer(Recurrence):
                  precompute_input: bool = True, mask_input: Layer | None = None,
                  only_return_final: bool = False, name: str | None = None) -> None:
         self.input_to_hidden, self.hidden_to_hidden = input_to_hidden, hidden_to_hidden
-        self.nonlinearity = nonlinearity or nonlinearities.identity
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
         for key in ("input_to_hidden", "hidden_to_hidden"):
             if not isinstance(getattr(self, key), Layer):
                 raise TypeError(f"{key} is {getattr(self, key)!r}; it must be a layer")
         super().__init__(
-            incoming, known_product(hidden_to_hidden.output_shape[1:], "the recurrent state"),
-            hid_init=hid_init, backwards=backwards,
+            incoming, _state_size(hidden_to_hidden), hid_init=hid_init, backwards=backwards,
             learn_init=learn_init, gradient_steps=gradient_steps, grad_clipping=grad_clipping,
             unroll_scan=unroll_scan, precompute_input=precompute_input, mask_input=mask_input,
             only_return_final=only_return_final, name=name)
@@ -220,19 +225,19 @@ class CustomRecurrentLayer(Recurrence):
         rows, what = batch, "batch"
         if self.precompute_input:
             rows, what = None if batch is None or time is None else batch * time, "batch * time"
-        for name, found, wanted, leading in (
-                ("input_to_hidden takes", _entry(self.input_to_hidden).shape,
-                 (rows, *shape[2:]), what),
-                ("input_to_hidden gives", self.input_to_hidden.output_shape, (rows, *units), what),
-                ("hidden_to_hidden takes", _entry(self.hidden_to_hidden).shape,
-                 (batch, *units), "batch"),
-                ("hidden_to_hidden gives", self.hidden_to_hidden.output_shape,
-                 (batch, *units), "batch")):
-            if not may_equal(found, wanted):
+        flat, either = ((rows, what),), ((batch, "batch"), (rows, what))
+        for name, found, behind, leading in (
+                ("input_to_hidden takes", _entry(self.input_to_hidden).shape, shape[2:], flat),
+                ("input_to_hidden gives", self.input_to_hidden.output_shape, units, flat),
+                # A program may begin it with InputLayer(input_to_hidden.output_shape).
+                ("hidden_to_hidden takes", _entry(self.hidden_to_hidden).shape, units, either),
+                ("hidden_to_hidden gives", self.hidden_to_hidden.output_shape, units, either)):
+            if not any(may_equal(found, (n, *behind)) for n, _ in leading):
+                first, what = leading[0]
                 raise ValueError(
                     f"{name} shape {found}, but for an input of shape {shape}, a state of shape "
-                    f"{units} and precompute_input={self.precompute_input} it must be {wanted}, "
-                    f"({leading}, ...); None fits any size")
+                    f"{units} and precompute_input={self.precompute_input} it must be "
+                    f"{(first, *behind)}, ({what}, ...); None fits any size")
 
     def state_shape(self, state: str) -> tuple[int, ...]:
         return tuple(n for n in self.hidden_to_hidden.output_shape[1:] if n is not None)
@@ -255,6 +260,16 @@ class CustomRecurrentLayer(Recurrence):
     def step(self, inputs: Sequence[Any], states: Sequence[Any], **kwargs: Any) -> Any:
         hidden = helper.get_output(self.hidden_to_hidden, states[0], **kwargs)
         return self.nonlinearity(self.clip(inputs[0] + hidden))
+
+
+def _state_size(network: Layer) -> int:
+    """The number of units of the state that hidden_to_hidden gives."""
+    shape = network.output_shape
+    units = elements(shape[1:])
+    if units is None:
+        raise ValueError(f"hidden_to_hidden gives shape {shape}, but the sizes of a state behind "
+                         "the batch must be known; give ints instead of None to its InputLayer")
+    return units
 
 
 def _entry(network: Layer) -> InputLayer:

@@ -10,17 +10,7 @@ import numpy as np
 import tinygraph.tensor as T
 from tinygraph.graph import Value, describe
 from tinygraph.ops.sizes import as_dim
-from tinygraph_rnn.layers.base import Incoming, Layer, Shape
-
-
-def _size(sizes: Sequence[int | None]) -> int | None:
-    """The product of ``sizes``, or None if one is not known."""
-    total = 1
-    for n in sizes:
-        if n is None:
-            return None
-        total *= n
-    return total
+from tinygraph_rnn.layers.base import Incoming, Layer, Shape, elements
 
 
 class FlattenLayer(Layer):
@@ -34,7 +24,7 @@ class FlattenLayer(Layer):
         self.outdim = outdim
 
     def get_output_shape_for(self, input_shape: Shape) -> Shape:
-        return (*input_shape[:self.outdim - 1], _size(input_shape[self.outdim - 1:]))
+        return (*input_shape[:self.outdim - 1], elements(input_shape[self.outdim - 1:]))
 
     def get_output_for(self, input: Any, **kwargs: Any) -> Any:
         return input.flatten(self.outdim)
@@ -83,12 +73,12 @@ class ReshapeLayer(Layer):
             for s in self.shape]
         # An axis that is copied by [i] cancels, known or not, before elements are counted.
         copied = {s[0] for s in self.shape if isinstance(s, list)}
-        before = _size([n for k, n in enumerate(input_shape)
+        before = elements([n for k, n in enumerate(input_shape)
                         if n is not None or k not in copied])
         counted = [n for n, s in zip(sizes, self.shape, strict=True)
                    if n != -1 and not (n is None and isinstance(s, list))]
         repeated = len(copied) < sum(isinstance(s, list) for s in self.shape)
-        after = None if repeated and None in sizes else _size(counted)
+        after = None if repeated and None in sizes else elements(counted)
         if -1 in sizes:
             hole = None
             if before is not None and after is not None:

@@ -64,9 +64,10 @@ def relu(x: Any, alpha: Any = 0) -> Any:
     x = as_tensor_variable(x)
     if not x.type.dtype.is_float:
         return elementwise("maximum", x, x * alpha)
-    if isinstance(alpha, (int, float)) and alpha == 0:
-        return 0.5 * (x + abs(x))
-    return 0.5 * (1 + alpha) * x + 0.5 * (1 - alpha) * abs(x)
+    below = 0 if isinstance(alpha, (int, float)) and alpha == 0 else alpha * x
+    # 0 has a branch of its own for its slope; no branch overflows or cancels digits.
+    inner = elementwise("switch", x < 0, below, 0.5 * (1 + alpha) * x)
+    return elementwise("switch", x > 0, x, inner)
 
 
 def elu(x: Any, alpha: Any = 1) -> Any:
