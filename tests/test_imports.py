@@ -22,6 +22,7 @@ PACKAGES = ("tinygraph", "tinygraph_rnn")
 ORDER = (
     "tinygraph.errors",
     "tinygraph.config",
+    "tinygraph.store",
     "tinygraph.dtypes",
     "tinygraph.dims",
     "tinygraph.formulas",
@@ -48,6 +49,8 @@ ORDER = (
     "tinygraph.tensor.shared_randomstreams",
     "tinygraph.sandbox",
     "tinygraph",
+    "tinygraph.doctor",
+    "tinygraph.__main__",
     "tinygraph_rnn.utils",
     "tinygraph_rnn.random",
     "tinygraph_rnn.init",
@@ -68,7 +71,8 @@ SEES_ONLY = {
     "tinygraph.loops": {"tinygraph.dtypes"},
     "tinygraph.printing": {"tinygraph.graph", "tinygraph.ops"},
     "tinygraph.backends": {
-        "tinygraph.errors", "tinygraph.config", "tinygraph.dtypes", "tinygraph.loops"},
+        "tinygraph.errors", "tinygraph.config", "tinygraph.store", "tinygraph.dtypes",
+        "tinygraph.loops"},
 }
 
 

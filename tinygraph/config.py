@@ -203,7 +203,8 @@ class Config:
     """The settings of this process.
 
     floatX     dtype of new float variables: 'float32' (default) or 'float64'
-    backend    'llvm' (default) or 'numpy' (the interpreter)
+    backend    'llvm' (default), 'cuda' (kernels for a GPU) or 'numpy' (the interpreter); to check
+               these, 'loops' (the loop program in Python) and 'shim' (the kernels on the CPU)
     cache_dir  where object code is kept; the empty string means the user's cache directory
     cache      'on' or 'off'
     compute_test_value   'ignore', 'warn' or 'raise': expressions are computed on x.tag.test_value
@@ -224,7 +225,7 @@ class Config:
     """
 
     floatX = Setting("float32", ("float32", "float64"))
-    backend = Setting("llvm", ("llvm", "loops", "numpy"))
+    backend = Setting("llvm", ("llvm", "loops", "numpy", "cuda", "shim"))
     cache_dir = Setting("")
     cache = Setting("on", ("on", "off"))
     nan_guard = Setting("off", ("off", "nan", "inf", "both", "inside"))

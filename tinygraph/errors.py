@@ -39,5 +39,9 @@ class NotFiniteError(AssertionError):
     """``nan_guard`` found a nan or an infinity in what a call computed."""
 
 
+class UnavailableError(RuntimeError):
+    """A back end cannot run on this machine; the message says what is missing."""
+
+
 class InternalError(RuntimeError):
     """A broken promise inside tinygraph: please report it."""

@@ -5,6 +5,7 @@
     python tools/fuzz.py --first 5000           from this seed on
     python tools/fuzz.py --seed 1414            this one program, with its traceback
     python tools/fuzz.py --backend loops        slowly, every access to memory checked
+    python tools/fuzz.py --backend shim         CUDA kernels on the CPU, races found too
 
 The generator is that of the tests (tests/lowering/graph_fuzz.py): every op that users reach,
 scans with their gradients included.  Every program is compiled once and run under several sizes.
@@ -46,7 +47,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--backend", default="llvm", choices=("llvm", "loops"))
+    parser.add_argument("--backend", default="llvm", choices=("llvm", "loops", "shim"))
     args = parser.parse_args()
     tinygraph.config.cache = "off"
     if args.seed is not None:

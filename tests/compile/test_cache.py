@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from tinygraph.compile.cache import Store
+from tinygraph.store import Store
 
 
 def only_file(path):

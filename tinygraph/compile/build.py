@@ -35,6 +35,12 @@ from tinygraph.rewrite.engine import Context, Pass
 from tinygraph.rewrite.journal import Journal
 
 SYMBOL = "tinygraph_function"
+KERNELS = ("cuda", "shim")  # back ends that run CUDA kernels
+
+
+def _no_panels(dtype: DType) -> int:
+    """Kernels take matrices as they are."""
+    return 0
 
 
 @contextmanager
@@ -52,7 +58,7 @@ def collector_paused() -> Iterator[None]:
 
 def build(graph: Graph, *, name: str, backend: str, passes: Any,
           shared_shapes: Mapping[Value, tuple[int, ...]], profile: bool = False) -> Any:
-    """The executable of ``graph`` for one back end: 'llvm', 'loops' or 'numpy'; with ``profile``
+    """The executable of ``graph`` for one back end (see config.backend); with ``profile``
     it takes the time of its parts ('numpy' does not).
 
     Raises ValueError for an unknown back end or pass, and the user's error where the shapes of
@@ -61,8 +67,9 @@ def build(graph: Graph, *, name: str, backend: str, passes: Any,
     if backend == "numpy":
         return build_numpy(graph, name=name, backend=backend, passes=passes,
                            shared_shapes=shared_shapes)
-    if backend not in ("llvm", "loops"):
-        raise ValueError(f"there is no back end {backend!r}; write 'llvm', 'loops' or 'numpy'")
+    if backend not in ("llvm", "loops", *KERNELS):
+        raise ValueError(f"there is no back end {backend!r}; write 'llvm', 'loops', 'numpy', "
+                         "'cuda' or 'shim'")
     with collector_paused():
         return Executable(graph, name, backend, select(passes, graph), shared_shapes, profile)
 
@@ -71,9 +78,9 @@ class Compilation:
     """The stages of one compilation, each worked out when it is first asked for."""
 
     def __init__(self, graph: Graph, passes: Sequence[Pass],
-                 shared_shapes: Mapping[Value, tuple[int, ...]], timed: bool = False
-                 ) -> None:
-        self.timed = timed
+                 shared_shapes: Mapping[Value, tuple[int, ...]], timed: bool = False,
+                 kernels: bool = False) -> None:
+        self.timed, self.kernels = timed, kernels
         self.passes, self.seconds = tuple(passes), dict[str, float]()
         self.graph, self.shared_shapes = graph, dict(shared_shapes)
         self.journal = Journal()
@@ -134,8 +141,9 @@ class Compilation:
         if self._lowered is None:
             graph = self.final
             start = time.perf_counter()
-            self._lowered = lower(graph, SYMBOL, jit.panel, self.closed.late_guards,
-                                  self.closed.unread, self.timed)
+            self._lowered = lower(
+                graph, SYMBOL, _no_panels if self.kernels else jit.panel, self.closed.late_guards,
+                self.closed.unread, self.timed, lanes=not self.kernels)
             self.seconds["lower"] = time.perf_counter() - start
         return self._lowered
 
@@ -154,7 +162,9 @@ class Executable:
                  shared_shapes: Mapping[Value, tuple[int, ...]], profile: bool = False
                  ) -> None:
         self.name, self.backend = name, backend
-        self.compilation = Compilation(graph, passes, shared_shapes, profile)
+        self.kernels: Any = None
+        kernels = backend in KERNELS
+        self.compilation = Compilation(graph, passes, shared_shapes, profile, kernels)
         self.cached = False
         self.transient = sum(not isinstance(v, SharedVariable) for v in graph.inputs)
         self.runner: Runner
@@ -162,6 +172,9 @@ class Executable:
             lowered = self.compilation.lowered
             conditions: Conditions = self.compilation.closed
             self.runner = LoopRunner(expand_math(self.compilation.program))
+        elif kernels:
+            lowered, conditions = self.compilation.lowered, self.compilation.closed
+            self.runner = self.kernels = _kernels(self.compilation.program, backend)
         else:
             kept, program = self._native()
             lowered, conditions = kept.lowered, kept.conditions
@@ -173,7 +186,8 @@ class Executable:
                                                      lowered.constants[-1])
         varying = self.transient if len(shared_shapes) == len(graph.inputs) - self.transient else (
             len(graph.inputs))
-        self.planner = Planner(graph, conditions, lowered, varying)
+        units = self.kernels.units if self.kernels else None
+        self.planner = Planner(graph, conditions, lowered, varying, units)
 
     def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
                  ) -> list[np.ndarray]:
@@ -224,8 +238,11 @@ class Executable:
         lowered = self.compilation.lowered
         loops, outside = count(self.compilation.program)
         passes = [(p.name, p.seconds) for p in self.compilation.journal.passes]
-        return Report(self.name, loops, outside, 1 if self.backend == "llvm" else 0,
-                      dict(self.compilation.seconds), passes, self.cached, lowered.arena)
+        made, launches = int(self.backend == "llvm"), list[str]()
+        if self.kernels:
+            made, launches = len(self.kernels.host.kernels), self.kernels.explained()
+        return Report(self.name, loops, outside, made, dict(self.compilation.seconds), passes,
+                      self.cached, lowered.arena, launches=launches)
 
     def source(self, stage: str = "graph") -> str:
         """The program as text: 'graph' (after all passes), 'loops', 'llvm' or 'asm'."""
@@ -234,6 +251,10 @@ class Executable:
             return equations(self.compilation.final)
         if stage == "loops":
             return format_program(program)
+        if self.kernels:
+            if stage == "cuda":
+                return self.kernels.text
+            raise ValueError(f"there is no stage {stage!r}; write 'graph', 'loops' or 'cuda'")
         if stage == "llvm":
             return jit.optimised_ir(expand_math(program))
         if stage == "asm":
@@ -248,6 +269,13 @@ class Executable:
                 return equations(graph)
         known = ", ".join(dict.fromkeys(name for name, _ in self.compilation.stages))
         raise ValueError(f"no pass {pass_name!r} ran; there are {known}")
+
+
+def _kernels(program: Program, backend: str) -> Any:
+    """The runner of CUDA kernels, whose room is only read in where it is asked for."""
+    from tinygraph.backends.cuda.runner import kernel_runner
+
+    return kernel_runner(program, backend)
 
 
 def _product_dtypes(graph: Graph) -> set[DType]:

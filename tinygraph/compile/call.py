@@ -72,7 +72,8 @@ def function(inputs: Any = (), outputs: Any = None, mode: str | None = None, upd
     allow_input_downcast  True: cast any argument; False: never lose anything; None: the same,
              but a Python float may be rounded into a floatX scalar
     name     for messages and reports
-    backend  'llvm', 'loops' or 'numpy'; config.backend unless given
+    backend  'llvm', 'cuda', 'numpy', 'loops' or 'shim' (see config.backend, which says unless
+             given)
     passes   which passes run: 'all', 'none', names, or '-name' for all but these; as
              config.optimizer says unless given
     check    every call also runs the interpreter, and raises CheckError where results differ or

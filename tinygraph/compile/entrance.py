@@ -32,13 +32,13 @@ from tinygraph.backends.llvm.entry_ir import (
     SMALL,
 )
 from tinygraph.backends.runners import NativeRunner, address_of
-from tinygraph.compile.cache import Store
 from tinygraph.compile.convert import Converter
 from tinygraph.compile.plan import Plan
 from tinygraph.compile.signature import Signature
 from tinygraph.compile.variables import GATE, Storage
 from tinygraph.config import config
 from tinygraph.graph import Value
+from tinygraph.store import Store
 
 _MOST_PLANS = 512
 _MOST_BYTES = 64  # of a value that sizes depend on

@@ -67,8 +67,10 @@ class Planner:
     number of them.
     """
 
-    def __init__(self, graph: Graph, conditions: Conditions, lowered: Lowered, varying: int
-                 ) -> None:
+    def __init__(self, graph: Graph, conditions: Conditions, lowered: Lowered, varying: int,
+                 units: int | None = None) -> None:
+        """``units``: how many threads (or blocks of a GPU) there are, if config does not say."""
+        self.units = units
         self.inputs, self.varying = graph.inputs, varying
         self.guards, self.scalars = conditions.guards, conditions.scalars
         self.late = conditions.late
@@ -91,7 +93,7 @@ class Planner:
         key: tuple[object, ...] = tuple([a.shape for a in arrays[:self.varying]])
         # Read once: another thread may be writing into what the caller passed.
         values = tuple([(k, arrays[k].tobytes()) for k in self.scalar_inputs])
-        threads = config.threads if self.threads_matter else 0
+        threads = (self.units or config.threads) if self.threads_matter else 0
         key += (values, threads)
         plan = self._plans.get(key)
         if plan is None:

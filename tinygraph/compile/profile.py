@@ -24,6 +24,9 @@ _LONG = 0.005  # seconds after which the clock of the processor is known to a th
 
 def timed(profile: Any, backend: str) -> bool:
     """Is a profile asked for?  Raises ValueError where there is none to be had."""
+    if profile and backend in ("cuda", "shim"):
+        raise ValueError(f"profile=True has no clock for kernels, which backend {backend!r} runs; "
+                         "use backend='llvm', or NVIDIA's profilers")
     if profile and backend == "numpy":
         raise ValueError("profile=True takes the time of the parts of a compiled program, and "
                          "backend 'numpy' compiles none; use backend='llvm'")

@@ -74,6 +74,7 @@ class Report:
     compiles            how often the function has been built so far
     arena               the workspace in bytes, over the symbolic sizes;  ``workspace_bytes``
                         gives the number
+    launches            for a GPU: what the host launches, line by line
     """
 
     name: str
@@ -85,6 +86,7 @@ class Report:
     cached: bool
     arena: Dim
     compiles: int = 1
+    launches: list[str] = field(default_factory=list)
 
     @property
     def sizes(self) -> list[str]:
@@ -102,10 +104,13 @@ class Report:
         return self.arena.evaluate({s: sizes[s.name] for s in self.arena.syms()})
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {_number(self.native_functions, 'native function')}, compiled "
+        kinds = "kernel" if self.launches else "native function"
+        lines = [f"{self.name}: {_number(self.native_functions, kinds)}, compiled "
                  f"{_number(self.compiles, 'time')}{', from the cache' if self.cached else ''}"]
         lines += _lines(self.loops, "  ")
         lines.append(f"  outside loops: {self.outside}")
+        lines += [f"  launches {line.strip()}" if not k else f"           {line}"
+                  for k, line in enumerate(self.launches)]
         over = f" over {', '.join(self.sizes)}" if self.sizes else ""
         constant = self.arena.const
         amount = f"{constant} bytes" if constant is not None else f"a size{over}"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from tinygraph.backends.llvm import jit
-from tinygraph.compile.cache import Store
 from tinygraph.compile.close import Closed, Conditions
 from tinygraph.compile.fingerprint import Unkeyed, code_version, dump, fingerprint, restore
 from tinygraph.config import config
@@ -25,6 +24,7 @@ from tinygraph.graph import Graph, Value
 from tinygraph.lowering.lower import Lowered
 from tinygraph.passes.pipeline import PIPELINE
 from tinygraph.rewrite.engine import Pass
+from tinygraph.store import Store
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from tinygraph.loops.language import (
 )
 from tinygraph.loops.printing import format_expr, format_stmt
 
-MODES = frozenset(["serial", "vector", "parallel", "grid", "block"])
+MODES = frozenset(["serial", "vector", "independent", "parallel"])
 ACCUMULATIONS = frozenset(["add", "mul", "min", "max", "and", "or"])
 _FLOAT_ONLY = TRANSCENDENTAL | frozenset({
     "sqrt", "floor", "ceil", "trunc", "round", "isnan", "isinf", "to_bits", "div",

@@ -157,9 +157,9 @@ class For:
     """for var in range(extent): body.
 
     ``mode`` "serial" runs in order.  "vector" promises that iterations touch memory
-    independently, but for ``Store`` with ``accumulate``.  "parallel" promises that no iteration
-    writes what another touches, so that threads may share them; no Check stands in it.  "grid"
-    and "block" map to a GPU.  Every mode may be run serially.
+    independently, but for ``Store`` with ``accumulate``; "independent" promises the same of a loop
+    around others.  "parallel" promises that no iteration writes what another touches, so that
+    threads may share them; no Check stands in it.  Every mode may be run serially.
     """
 
     var: Var

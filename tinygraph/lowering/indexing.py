@@ -26,7 +26,7 @@ def lower_take(region: Region, out: Value, x: Value, index: Value, axis: int) ->
             assert target.buffer is not None
             b.store(target.buffer, target.flat(i), source.element(at))
 
-        _indexed(b, target, source, indices, axis, site, inner)
+        _indexed(b, target, source, indices, axis, site, inner, unique=True)
 
     region.add(stage, out)
 
@@ -55,9 +55,10 @@ def _site(region: Region, out: Value, x: Value, index: Value, axis: int) -> int:
 
 
 def _indexed(b: E.Builder, walked: View, indexed: View, indices: View, axis: int, site: int,
-             inner: Callable[[list[Expr], list[Expr]], None]) -> None:
+             inner: Callable[[list[Expr], list[Expr]], None], unique: bool = False) -> None:
     """Loops over ``walked``, whose axes are those of ``indexed`` with ``axis`` replaced by the
-    axes of ``indices``; every index is checked before it is used."""
+    axes of ``indices``; every index is checked before it is used.  ``unique``: no element is
+    written twice, even where indices are equal."""
     rank = len(indices.dims)
     i: list[Expr] = [E.index(0)] * len(walked.dims)
     at: list[Expr] = [E.index(0)] * len(indexed.dims)
@@ -82,7 +83,8 @@ def _indexed(b: E.Builder, walked: View, indexed: View, indices: View, axis: int
             inner(i, at)
             return
         k = rest[0]
-        with b.loop(walked.sizes.expr(walked.dims[k])) as var:
+        apart = unique or k not in index_axes
+        with b.loop(walked.sizes.expr(walked.dims[k]), "independent" if apart else "serial") as var:
             i[k] = var
             if k not in index_axes:
                 at[k if k < axis else k - rank + 1] = var

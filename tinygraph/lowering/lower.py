@@ -66,15 +66,18 @@ class Budget:
 
 
 def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda dtype: 16,
-          guards: Sequence[Guard] = (), unread: int = 0, timed: bool = False) -> Lowered:
+          guards: Sequence[Guard] = (), unread: int = 0, timed: bool = False,
+          lanes: bool = True) -> Lowered:
     """The loop program of a closed graph.  Its arguments: inputs, outputs, constants.
 
-    panel: how many columns of a matrix of a dtype the back end's products pack together
+    panel: how many columns of a matrix of a dtype the back end's products pack together; 0 for
+    products that take matrices as they are
     guards: about late symbols, for the program to check
     unread: how many of the last outputs are computed, but are no results
     timed: the program takes the time of its parts
+    lanes: may the batch lie innermost in memory, where rows do not fill vector registers?
     """
-    storage = Storage(choose_lane(graph), panel)
+    storage = Storage(choose_lane(graph) if lanes else None, panel)
     storage.expect(late_symbols(graph), guards)
     storage.clock = Clock() if timed else None
     storage.looped = bool(_scans(graph))

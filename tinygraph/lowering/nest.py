@@ -99,7 +99,7 @@ def fill(b: E.Builder, view: View, value: Expr) -> None:
             assert view.buffer is not None
             b.store(view.buffer, view.flat(indices), value)
             return
-        mode = "vector" if len(rest) == 1 else "serial"
+        mode = "vector" if len(rest) == 1 else "independent"
         with b.loop(view.sizes.expr(view.dims[rest[0]]), mode) as i:
             indices[rest[0]] = i
             level(indices, rest[1:])
@@ -231,7 +231,7 @@ class NestEmitter:
             self.registers[id(r)] = register
             self.b.store(register, E.index(0), identity_element(r.kind, r.view.dtype))
         loop = self.loops[level]
-        mode = "vector" if level == self.depth - 1 else "serial"
+        mode = "vector" if level == self.depth - 1 else "independent"
         with self.b.loop(self.sizes.expr(loop.size) if here is None else here, mode) as i:
             # A collapsed loop walks its innermost axis; the outer ones are covered by it.
             for k in loop.axes[:-1]:

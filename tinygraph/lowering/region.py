@@ -375,8 +375,9 @@ class Region:
         if x in self.constants and y not in self.constants:
             op, x, y = Dot(op.b, op.a, op.out), y, x
         product = Product(op, self.memory(x), self.memory(y), c, accumulate)
-        if y in self.constants and product.packable() and not self._of_tile(y):
-            panels, panel = self._panels(y, product), self.storage.panel(out.type.dtype)
+        panel = self.storage.panel(out.type.dtype)
+        if panel and y in self.constants and product.packable() and not self._of_tile(y):
+            panels = self._panels(y, product)
             share = product.shares_in_step(self.tile)
             self.add(lambda builder: product.emit(builder, panels, panel, share), out)
         elif self.outer is None and product.small_sum():

@@ -1,0 +1,1 @@
+"""Loop programs as CUDA kernels: what the CPU runs, mapped to blocks and threads."""

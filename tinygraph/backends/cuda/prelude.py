@@ -1,0 +1,339 @@
+"""What every kernel begins with: CUDA C for the scalar functions and the work of whole blocks.
+
+Names begin with tg_.  Nothing is included, so that no toolkit is needed; the shim that runs kernels
+without a GPU (shim.py) defines what CUDA itself gives, and compiles the same text.
+"""
+
+from __future__ import annotations
+
+BUILTIN = """\
+typedef long long I64;
+typedef unsigned long long U64;
+#define BUF(T) T*
+#define TG_DEVICE __device__ __forceinline__
+#define TG_FUNCTION static __device__ __noinline__
+"""
+
+SCALARS = r"""
+template<class T> struct tg_unsigned;
+template<> struct tg_unsigned<signed char> { typedef unsigned char type; };
+template<> struct tg_unsigned<unsigned char> { typedef unsigned char type; };
+template<> struct tg_unsigned<short> { typedef unsigned short type; };
+template<> struct tg_unsigned<int> { typedef unsigned int type; };
+template<> struct tg_unsigned<I64> { typedef U64 type; };
+template<> struct tg_unsigned<bool> { typedef unsigned char type; };
+
+// Integers wrap.
+template<class T> TG_DEVICE T tg_add(T x, T y) {
+    typedef typename tg_unsigned<T>::type U;
+    return (T)((U)x + (U)y);
+}
+template<class T> TG_DEVICE T tg_sub(T x, T y) {
+    typedef typename tg_unsigned<T>::type U;
+    return (T)((U)x - (U)y);
+}
+template<class T> TG_DEVICE T tg_mul(T x, T y) {
+    typedef typename tg_unsigned<T>::type U;
+    return (T)((U64)(U)x * (U64)(U)y);
+}
+template<class T> TG_DEVICE T tg_neg(T x) {
+    typedef typename tg_unsigned<T>::type U;
+    return (T)(U)(0 - (U)x);
+}
+template<class T> TG_DEVICE T tg_shl(T x, T y) {
+    typedef typename tg_unsigned<T>::type U;
+    return y < 0 || y >= (T)(8 * sizeof(T)) ? (T)0 : (T)((U)x << (int)y);
+}
+template<class T> TG_DEVICE T tg_shr(T x, T y) {
+    return y < 0 || y >= (T)(8 * sizeof(T)) ? (T)(x < 0 ? -1 : 0) : (T)(x >> (int)y);
+}
+template<> TG_DEVICE float tg_add<float>(float x, float y) { return x + y; }
+template<> TG_DEVICE double tg_add<double>(double x, double y) { return x + y; }
+template<> TG_DEVICE float tg_mul<float>(float x, float y) { return x * y; }
+template<> TG_DEVICE double tg_mul<double>(double x, double y) { return x * y; }
+
+template<class T> TG_DEVICE T tg_nan();
+template<> TG_DEVICE float tg_nan<float>() { return __int_as_float(0x7fc00000); }
+template<> TG_DEVICE double tg_nan<double>() { return __longlong_as_double(0x7ff8000000000000LL); }
+template<class T> TG_DEVICE T tg_inf();
+template<> TG_DEVICE float tg_inf<float>() { return __int_as_float(0x7f800000); }
+template<> TG_DEVICE double tg_inf<double>() { return __longlong_as_double(0x7ff0000000000000LL); }
+
+template<class T> TG_DEVICE T tg_highest();
+template<class T> TG_DEVICE T tg_lowest();
+template<> TG_DEVICE float tg_highest<float>() { return tg_inf<float>(); }
+template<> TG_DEVICE float tg_lowest<float>() { return -tg_inf<float>(); }
+template<> TG_DEVICE double tg_highest<double>() { return tg_inf<double>(); }
+template<> TG_DEVICE double tg_lowest<double>() { return -tg_inf<double>(); }
+template<> TG_DEVICE signed char tg_highest<signed char>() { return 127; }
+template<> TG_DEVICE signed char tg_lowest<signed char>() { return -128; }
+template<> TG_DEVICE unsigned char tg_highest<unsigned char>() { return 255; }
+template<> TG_DEVICE unsigned char tg_lowest<unsigned char>() { return 0; }
+template<> TG_DEVICE short tg_highest<short>() { return 32767; }
+template<> TG_DEVICE short tg_lowest<short>() { return -32768; }
+template<> TG_DEVICE int tg_highest<int>() { return 2147483647; }
+template<> TG_DEVICE int tg_lowest<int>() { return -2147483647 - 1; }
+template<> TG_DEVICE I64 tg_highest<I64>() { return 9223372036854775807LL; }
+template<> TG_DEVICE I64 tg_lowest<I64>() { return -9223372036854775807LL - 1; }
+template<> TG_DEVICE bool tg_highest<bool>() { return true; }
+template<> TG_DEVICE bool tg_lowest<bool>() { return false; }
+
+// min and max hand on a nan.
+template<class T> TG_DEVICE T tg_min(T x, T y) { return x < y || x != x ? x : y; }
+template<class T> TG_DEVICE T tg_max(T x, T y) { return x > y || x != x ? x : y; }
+
+// Quotients round down; a divisor of 0 gives 0 for integers.
+template<class T> TG_DEVICE T tg_floordiv(T x, T y) {
+    if (y == 0) return 0;
+    if (y == (T)-1 && (T)-1 < (T)0) return tg_neg<T>(x);
+    T q = (T)(x / y);
+    return (x % y != 0 && ((x < 0) != (y < 0))) ? (T)(q - 1) : q;
+}
+template<class T> TG_DEVICE T tg_mod(T x, T y) {
+    if (y == 0 || (y == (T)-1 && (T)-1 < (T)0)) return 0;
+    T r = (T)(x % y);
+    return (r != 0 && ((r < 0) != (y < 0))) ? (T)(r + y) : r;
+}
+template<> TG_DEVICE bool tg_floordiv<bool>(bool x, bool y) { return x && y; }
+template<> TG_DEVICE bool tg_mod<bool>(bool x, bool y) { return false; }
+template<> TG_DEVICE float tg_mod<float>(float x, float y) {
+    float r = fmodf(x, y);
+    if (r == 0.0f) return copysignf(0.0f, y);
+    return (r < 0.0f) != (y < 0.0f) ? r + y : r;
+}
+template<> TG_DEVICE double tg_mod<double>(double x, double y) {
+    double r = fmod(x, y);
+    if (r == 0.0) return copysign(0.0, y);
+    return (r < 0.0) != (y < 0.0) ? r + y : r;
+}
+template<> TG_DEVICE float tg_floordiv<float>(float x, float y) {
+    if (y == 0.0f) return x / y;
+    float r = fmodf(x, y), q = (x - r) / y;
+    if (r != 0.0f && (r < 0.0f) != (y < 0.0f)) q -= 1.0f;
+    if (q == 0.0f) return copysignf(0.0f, x / y);
+    float whole = floorf(q);
+    return q - whole > 0.5f ? whole + 1.0f : whole;
+}
+template<> TG_DEVICE double tg_floordiv<double>(double x, double y) {
+    if (y == 0.0) return x / y;
+    double r = fmod(x, y), q = (x - r) / y;
+    if (r != 0.0 && (r < 0.0) != (y < 0.0)) q -= 1.0;
+    if (q == 0.0) return copysign(0.0, x / y);
+    double whole = floor(q);
+    return q - whole > 0.5 ? whole + 1.0 : whole;
+}
+
+// Floats become integers by truncation; what does not fit saturates, and nan gives 0.
+template<class T, class F> TG_DEVICE T tg_saturated(F x) {
+    if (x != x) return 0;
+    if (x >= (F)tg_highest<T>()) return tg_highest<T>();
+    if (x <= (F)tg_lowest<T>()) return tg_lowest<T>();
+    return (T)x;
+}
+template<class T> TG_DEVICE T tg_to_int(float x) { return tg_saturated<T, float>(x); }
+template<class T> TG_DEVICE T tg_to_int(double x) { return tg_saturated<T, double>(x); }
+
+TG_DEVICE int tg_to_bits(float x) { return __float_as_int(x); }
+TG_DEVICE I64 tg_to_bits(double x) { return __double_as_longlong(x); }
+TG_DEVICE float tg_from_bits(int x) { return __int_as_float(x); }
+TG_DEVICE double tg_from_bits(I64 x) { return __longlong_as_double(x); }
+TG_DEVICE bool tg_isnan(float x) { return x != x; }
+TG_DEVICE bool tg_isnan(double x) { return x != x; }
+TG_DEVICE bool tg_isinf(float x) { return fabsf(x) == tg_inf<float>(); }
+TG_DEVICE bool tg_isinf(double x) { return fabs(x) == tg_inf<double>(); }
+TG_DEVICE float tg_abs(float x) { return fabsf(x); }
+TG_DEVICE double tg_abs(double x) { return fabs(x); }
+TG_DEVICE signed char tg_abs(signed char x) { return x < 0 ? tg_neg<signed char>(x) : x; }
+TG_DEVICE short tg_abs(short x) { return x < 0 ? tg_neg<short>(x) : x; }
+TG_DEVICE int tg_abs(int x) { return x < 0 ? tg_neg<int>(x) : x; }
+TG_DEVICE I64 tg_abs(I64 x) { return x < 0 ? tg_neg<I64>(x) : x; }
+TG_DEVICE unsigned char tg_abs(unsigned char x) { return x; }
+TG_DEVICE bool tg_abs(bool x) { return x; }
+"""
+
+_SAME = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint",
+         "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "log2": "log2",
+         "tanh": "tanh", "sin": "sin", "cos": "cos", "tan": "tan", "erf": "erf", "arcsin": "asin",
+         "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh", "arcsinh": "asinh",
+         "arccosh": "acosh", "arctanh": "atanh"}
+
+
+def functions() -> str:
+    """The scalar functions of the loop language, for float and double."""
+    lines = []
+    for name, c in _SAME.items():
+        lines.append(f"TG_DEVICE float tg_{name}(float x) {{ return {c}f(x); }}")
+        lines.append(f"TG_DEVICE double tg_{name}(double x) {{ return {c}(x); }}")
+    for name, c in (("pow", "pow"), ("arctan2", "atan2")):
+        lines.append(f"TG_DEVICE float tg_{name}(float x, float y) {{ return {c}f(x, y); }}")
+        lines.append(f"TG_DEVICE double tg_{name}(double x, double y) {{ return {c}(x, y); }}")
+    for t, f in (("float", "f"), ("double", "")):
+        one = "1.0f" if f else "1.0"
+        lines.append(f"TG_DEVICE {t} tg_sigmoid({t} x) {{ {t} e = exp{f}(-fabs{f}(x)); "
+                     f"return x >= 0 ? {one} / ({one} + e) : e / ({one} + e); }}")
+        lines.append(f"TG_DEVICE {t} tg_softplus({t} x) {{ "
+                     f"return tg_max<{t}>(x, 0) + log1p{f}(exp{f}(-fabs{f}(x))); }}")
+    return "\n".join(lines) + "\n"
+
+
+TEAMS = r"""
+struct tg_Add { template<class T> static TG_DEVICE T of(T x, T y) { return tg_add<T>(x, y); } };
+struct tg_Mul { template<class T> static TG_DEVICE T of(T x, T y) { return tg_mul<T>(x, y); } };
+struct tg_Min { template<class T> static TG_DEVICE T of(T x, T y) { return tg_min<T>(x, y); } };
+struct tg_Max { template<class T> static TG_DEVICE T of(T x, T y) { return tg_max<T>(x, y); } };
+struct tg_And { template<class T> static TG_DEVICE T of(T x, T y) { return (T)(x & y); } };
+struct tg_Or { template<class T> static TG_DEVICE T of(T x, T y) { return (T)(x | y); } };
+
+template<class T> struct tg_shuffled { typedef int type; };
+template<> struct tg_shuffled<float> { typedef float type; };
+template<> struct tg_shuffled<double> { typedef double type; };
+template<> struct tg_shuffled<I64> { typedef I64 type; };
+
+// What the lanes of a warp have, together; every lane gets it.
+template<class Op, class T> TG_DEVICE T tg_warp(T x) {
+    typedef typename tg_shuffled<T>::type S;
+    for (int d = 16; d > 0; d >>= 1)
+        x = Op::template of<T>(x, (T)__shfl_xor_sync(0xffffffffu, (S)x, d));
+    return x;
+}
+
+// What the threads of a block have, together; every thread gets it.
+template<class Op, class T> __device__ T tg_block(T x, T start) {
+    __shared__ T part[32];
+    x = tg_warp<Op, T>(x);
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+    __syncthreads();
+    T total = start;
+    for (int w = 0; w < (int)(blockDim.x / 32); ++w) total = Op::template of<T>(total, part[w]);
+    __syncthreads();
+    return total;
+}
+
+TG_DEVICE I64 tg_thread() { return (I64)blockIdx.x * blockDim.x + threadIdx.x; }
+TG_DEVICE I64 tg_threads() { return (I64)gridDim.x * blockDim.x; }
+
+// The first failure is kept: its site, counted from 1, and its numbers.
+template<class F>
+__device__ void tg_fault(F fault, I64 site, int count, I64 a, I64 b, I64 c, I64 d) {
+    if (tg_first(fault, site + 1)) {
+        if (count > 0) fault[1] = a;
+        if (count > 1) fault[2] = b;
+        if (count > 2) fault[3] = c;
+        if (count > 3) fault[4] = d;
+    }
+}
+"""
+
+FIRST = r"""
+TG_DEVICE bool tg_first(BUF(I64) fault, I64 code) {
+    return atomicCAS((U64*)fault, (U64)0, (U64)code) == 0;
+}
+"""
+
+GEMM = r"""
+// c = a b, or c += a b, by one block, or by blocks that take tiles in turn.
+// Element (i, j) of a matrix lies at [i * rows + j * cols].
+template<class T, class A, class B, class C>
+TG_FUNCTION void tg_gemm_flat(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
+                             I64 m, I64 n, I64 k, bool accumulate) {
+    // Few rows: a thread has one column and up to TG_ROWS rows; where columns are few, threads cut
+    // the sum over k between them.
+    __shared__ T part[TG_ROWS * TG_BLOCK];
+    const int lane = (int)threadIdx.x, threads = (int)blockDim.x;
+    int wide = 32;
+    while (wide < threads && wide < n) wide *= 2;
+    const int cuts = threads / wide, column = lane % wide, cut = lane / wide;
+    for (I64 i0 = 0; i0 < m; i0 += TG_ROWS) {
+        const int rows = (int)(m - i0 < TG_ROWS ? m - i0 : TG_ROWS);
+        for (I64 j0 = 0; j0 < n; j0 += wide) {
+            const I64 j = j0 + column;
+            T sum[TG_ROWS];
+            for (int r = 0; r < TG_ROWS; ++r) sum[r] = 0;
+            if (j < n) {
+                for (I64 p = cut; p < k; p += cuts) {
+                    const T y = b[p * br + j * bc];
+                    for (int r = 0; r < TG_ROWS; ++r)
+                        if (r < rows) sum[r] += (T)a[(i0 + r) * ar + p * ac] * y;
+                }
+            }
+            if (cuts > 1) {
+                for (int r = 0; r < TG_ROWS; ++r) part[r * threads + lane] = sum[r];
+                __syncthreads();
+                for (int r = 0; r < TG_ROWS; ++r) {
+                    sum[r] = 0;
+                    for (int q = 0; q < cuts; ++q) sum[r] += part[r * threads + q * wide + column];
+                }
+                __syncthreads();
+            }
+            if (cut == 0 && j < n)
+                for (int r = 0; r < rows; ++r) {
+                    const I64 at = (i0 + r) * cr + j * cc;
+                    c[at] = accumulate ? (T)c[at] + sum[r] : sum[r];
+                }
+        }
+    }
+}
+
+template<class T, class A, class B, class C>
+TG_FUNCTION void tg_gemm_tile(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
+                             I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
+    // Tiles of TG_SIDE x TG_SIDE elements of c; a thread has a patch of 4 x 4, and another one in
+    // every further round, where the block has fewer threads than a tile has patches.
+    __shared__ T left[TG_DEEP][TG_SIDE + 4], right[TG_DEEP][TG_SIDE + 4];
+    const int lane = (int)threadIdx.x, threads = (int)blockDim.x;
+    const I64 down = (m + TG_SIDE - 1) / TG_SIDE, along = (n + TG_SIDE - 1) / TG_SIDE;
+    const int patches = (TG_SIDE / 4) * (TG_SIDE / 4);
+    for (I64 tile = first; tile < down * along; tile += step) {
+        const I64 i0 = tile / along * TG_SIDE, j0 = tile % along * TG_SIDE;
+        for (int round = 0; round * threads < patches; ++round) {
+            const int patch = round * threads + lane;
+            const int y = patch / (TG_SIDE / 4) * 4, x = patch % (TG_SIDE / 4) * 4;
+            T sum[4][4];
+            for (int u = 0; u < 4; ++u) for (int v = 0; v < 4; ++v) sum[u][v] = 0;
+            for (I64 p0 = 0; p0 < k; p0 += TG_DEEP) {
+                for (int e = lane; e < TG_DEEP * TG_SIDE; e += threads) {
+                    const int pa = ac == 1 ? e % TG_DEEP : e / TG_SIDE;
+                    const int ia = ac == 1 ? e / TG_DEEP : e % TG_SIDE;
+                    const bool in_a = i0 + ia < m && p0 + pa < k;
+                    left[pa][ia] = in_a ? (T)a[(i0 + ia) * ar + (p0 + pa) * ac] : (T)0;
+                    const int pb = br == 1 ? e % TG_DEEP : e / TG_SIDE;
+                    const int jb = br == 1 ? e / TG_DEEP : e % TG_SIDE;
+                    const bool in_b = j0 + jb < n && p0 + pb < k;
+                    right[pb][jb] = in_b ? (T)b[(p0 + pb) * br + (j0 + jb) * bc] : (T)0;
+                }
+                __syncthreads();
+                if (patch < patches)
+                    for (int p = 0; p < TG_DEEP; ++p)
+                        for (int u = 0; u < 4; ++u)
+                            for (int v = 0; v < 4; ++v)
+                                sum[u][v] += left[p][y + u] * right[p][x + v];
+                __syncthreads();
+            }
+            if (patch < patches)
+                for (int u = 0; u < 4; ++u)
+                    for (int v = 0; v < 4; ++v)
+                        if (i0 + y + u < m && j0 + x + v < n) {
+                            const I64 at = (i0 + y + u) * cr + (j0 + x + v) * cc;
+                            c[at] = accumulate ? (T)c[at] + sum[u][v] : sum[u][v];
+                        }
+        }
+    }
+}
+
+template<class T, class A, class B, class C>
+TG_FUNCTION void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
+                        I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
+    if (step == 1 && (m <= 2 * TG_ROWS || n <= TG_ROWS)) {
+        if (m <= n) tg_gemm_flat<T>(a, ar, ac, b, br, bc, c, cr, cc, m, n, k, accumulate);
+        else tg_gemm_flat<T>(b, bc, br, a, ac, ar, c, cc, cr, n, m, k, accumulate);
+    } else {
+        tg_gemm_tile<T>(a, ar, ac, b, br, bc, c, cr, cc, m, n, k, accumulate, first, step);
+    }
+}
+"""
+
+
+def prelude(block: int = 256, builtin: str = BUILTIN, first: str = FIRST) -> str:
+    """The text before the kernels.  ``block``: the most threads of a block."""
+    sizes = f"#define TG_BLOCK {block}\n#define TG_ROWS 8\n#define TG_SIDE 64\n#define TG_DEEP 8\n"
+    return builtin + sizes + SCALARS + functions() + first + TEAMS + GEMM

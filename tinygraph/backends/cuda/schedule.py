@@ -1,0 +1,409 @@
+"""Loop program --> kernels, and the host's program that launches them.
+
+The statements of a program are launched in order.  What blocks may share becomes a kernel of many
+blocks: a parallel loop (a block takes one iteration after another; a scan whose batch is cut into
+tiles is one), a nest over enough elements, a product.  What lies between them is done by the
+kernel of one block.  A loop over time that is not cut into tiles is launched step by step where
+a step is much work, and else run whole by one block: ``Either``.
+
+What depends on numbers that only the device knows (sizes that a run finds out) stays in the one
+kernel that finds them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tinygraph.backends.cuda.kernel import Kernel
+from tinygraph.backends.cuda.nest import SHARED, has_teamwork, loads, names_in, take_apart
+from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter
+from tinygraph.dtypes import bool_, int64
+from tinygraph.errors import InternalError
+from tinygraph.loops import build as E
+from tinygraph.loops.language import (
+    Alloc,
+    Binary,
+    Block,
+    Buffer,
+    Call,
+    Cast,
+    Const,
+    DimOf,
+    Expr,
+    For,
+    Gemm,
+    Let,
+    Note,
+    Program,
+    Select,
+    Stamp,
+    Stmt,
+    Store,
+    Unary,
+    Var,
+    buffers,
+    children,
+    expressions,
+    operands,
+    walk,
+)
+
+SMALL = 1 << 12  # elements that one block does as fast as many
+STEP_WORK = 1 << 20  # multiply-adds of a step from which on many blocks are faster than one
+MANY_WEIGHTS = 1 << 18  # elements that a step reads from which on steps are launched one by one
+SIDE = 64  # of a tile of a product
+COUNTING = frozenset("add sub mul floordiv mod min max neg abs lt le gt ge eq ne and or".split())
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run a kernel."""
+
+    kernel: Kernel
+
+
+@dataclass(frozen=True)
+class HostLet:
+    """Bind a number that the host works out."""
+
+    var: Var
+    value: Expr
+
+
+@dataclass(frozen=True)
+class HostFor:
+    """for var in range(extent): body"""
+
+    var: Var
+    extent: Expr
+    body: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Either:
+    """``many`` if ``work`` is at least ``limit``, else ``one``."""
+
+    work: Expr
+    limit: int
+    many: tuple[Step, ...]
+    one: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """Run a Python function on arrays."""
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class HostWith:
+    """Run ``body`` as if the size ``name`` were ``value``."""
+
+    name: str
+    value: Expr
+    body: tuple[Step, ...]
+
+
+Step = Launch | HostLet | HostFor | Either | HostCall | HostWith
+
+
+@dataclass(frozen=True)
+class HostProgram:
+    """What the host does, and every kernel of it."""
+
+    steps: tuple[Step, ...]
+    kernels: tuple[Kernel, ...]
+
+
+def schedule(program: Program) -> HostProgram:
+    """The kernels of ``program`` and the order in which they are launched.
+
+    Raises InternalError for statements that no kernel can do.
+    """
+    scheduler = _Scheduler(program.sites > 0)
+    known = frozenset(program.sizes)
+    steps = scheduler.steps(program.body.body, known)
+    return HostProgram(steps, tuple(scheduler.kernels))
+
+
+class _Scheduler:
+    def __init__(self, guarded: bool) -> None:
+        self.guarded = guarded
+        self.kernels: list[Kernel] = []
+
+    def writer(self, what: str, team: Team = BLOCK) -> TeamWriter:
+        """Begins the next kernel."""
+        writer = TeamWriter(f"k{len(self.kernels)}_{what}", team)
+        if self.guarded:
+            writer.guard()
+        return writer
+
+    def add(self, kernel: Kernel) -> Launch:
+        """Keep a kernel and launch it."""
+        self.kernels.append(kernel)
+        return Launch(kernel)
+
+    def steps(self, stmts: Sequence[Stmt], known: frozenset[str]) -> tuple[Step, ...]:
+        """What the host does for statements of one block."""
+        out: list[Step] = []
+        waiting: list[Stmt] = []
+        held = 0  # the statement up to which what is waiting must stay together
+
+        def flush() -> None:
+            if any(not isinstance(s, Note) for s in waiting):
+                out.append(self.one_block(waiting))
+            waiting.clear()
+
+        for k, stmt in enumerate(stmts):
+            if isinstance(stmt, Let) and self.on_host(stmt, known) and stmt.var.dtype is int64:
+                out.append(HostLet(stmt.var, stmt.value))
+                known |= {stmt.var.name}
+                continue
+            made = None if k < held else self.launched(stmt, known)
+            if made is not None:
+                flush()
+                out += made
+                continue
+            if isinstance(stmt, (Call, Stamp)):
+                raise InternalError(f"{type(stmt).__name__} cannot stand where only the device "
+                                    "knows the sizes")
+            waiting.append(stmt)
+            if isinstance(stmt, (Let, Alloc)):
+                held = max(held, _last_use(stmt, stmts) + 1)
+        flush()
+        return tuple(out)
+
+    def on_host(self, stmt: Stmt, known: frozenset[str]) -> bool:
+        """Can the host work out the expressions of ``stmt`` itself?"""
+        return all(names_in(e) <= known and _counts(e) for e in expressions(stmt))
+
+    def launched(self, stmt: Stmt, known: frozenset[str]) -> list[Step] | None:
+        """``stmt`` as launches of its own, if that is worth it and the host knows its numbers."""
+        if not _free(stmt) <= known or _outside_registers(stmt):
+            return None
+        if isinstance(stmt, Call):
+            return [HostCall(stmt)]
+        if isinstance(stmt, Gemm):
+            return [self.product(stmt)]
+        if not isinstance(stmt, For):
+            return None
+        if stmt.mode == "parallel":
+            return self.parallel(stmt, known)
+        if stmt.mode in SHARED:
+            return self.spread(stmt)
+        if stmt.mode == "serial" and (has_teamwork(stmt) or _calls(stmt)):
+            return self.over_time(stmt, known)
+        return None
+
+    def one_block(self, stmts: Sequence[Stmt]) -> Launch:
+        """A kernel of one block."""
+        writer = self.writer("block")
+        writer.block(stmts)
+        return self.add(writer.finish())
+
+    def parallel(self, loop: For, known: frozenset[str]) -> list[Step]:
+        """A parallel loop: blocks take its iterations.  A scan that is cut into tiles has the
+        choice: where a step reads much more than a block can keep, all tiles are made one, and
+        that is launched step by step."""
+        tiles, weights = self.blocks(loop), _weights(loop)
+        size: Expr = E.index(0)
+        for stmt in weights:
+            size = E.add(size, E.mul(stmt.k, stmt.n))
+        few = isinstance(size, Const) and int(size.value) < MANY_WEIGHTS
+        if few or not isinstance(loop.extent, DimOf):
+            return [tiles]
+        first = (HostLet(loop.var, E.index(0)),)
+        inner = self.steps(loop.body.body, known | {loop.var.name})
+        whole = HostWith(loop.extent.name, E.index(1), (*first, *inner))
+        return [Either(size, MANY_WEIGHTS, (whole,), (tiles,))]
+
+    def blocks(self, loop: For) -> Launch:
+        """A kernel whose blocks take the iterations of a parallel loop."""
+        writer = self.writer(_kind(loop))
+        end = writer.names.fresh("end")
+        writer.line(f"const I64 {end} = {writer.index(loop.extent)};")
+        writer.hold(_weights(loop))
+        i = writer.bind(loop.var)
+        writer.open(f"for (I64 {i} = blockIdx.x; {i} < {end}; {i} += gridDim.x)")
+        writer.block(loop.body.body)
+        writer.touched = True
+        writer.barrier()
+        writer.close()
+        return self.add(writer.finish(blocks=loop.extent))
+
+    def spread(self, root: For) -> list[Step] | None:
+        """Kernels of many blocks for a nest, one for each of its parts."""
+        parts = take_apart(root)
+        if parts is None or any(part.summed is not None for part in parts):
+            return None
+        out: list[Step] = []
+        for part in parts:
+            count: Expr = E.index(32 if part.lanes is not None else 1)
+            for f in part.over:
+                count = E.mul(count, f.extent)
+            if isinstance(count, Const) and int(count.value) <= SMALL and len(parts) == 1:
+                return None
+            writer = self.writer("nest", GRID)
+            writer.nest_part(part)
+            out.append(self.add(writer.finish(elements=count)))
+        return out
+
+    def product(self, stmt: Gemm) -> Launch:
+        """A kernel of many blocks for a product: each takes tiles of the result."""
+        writer = self.writer("product", GRID)
+        writer.together(stmt)
+        down, along = (E.floordiv(E.add(n, E.index(SIDE - 1)), E.index(SIDE))
+                       for n in (stmt.m, stmt.n))
+        return self.add(writer.finish(blocks=E.maximum(E.mul(down, along), E.index(1))))
+
+    def over_time(self, loop: For, known: frozenset[str]) -> list[Step] | None:
+        """A loop launched step by step, or whole in one block: whichever is faster."""
+        inner = known | {loop.var.name}
+        if _calls(loop):
+            return [HostFor(loop.var, loop.extent, self.steps(loop.body.body, inner))]
+        work = _work(loop.body, inner)
+        many = (HostFor(loop.var, loop.extent, self.steps(loop.body.body, inner)),)
+        if not any(isinstance(s, Launch) and s.kernel.blocks is not None or
+                   isinstance(s, Launch) and s.kernel.elements is not None
+                   for s in _flat(many)):
+            return None
+        return [Either(work, STEP_WORK, many, (self.one_block([loop]),))]
+
+
+def _flat(steps: Sequence[Step]) -> list[Step]:
+    out: list[Step] = []
+    for step in steps:
+        out.append(step)
+        if isinstance(step, (HostFor, HostWith)):
+            out += _flat(step.body)
+        elif isinstance(step, Either):
+            out += _flat(step.many) + _flat(step.one)
+    return out
+
+
+def _weights(loop: For) -> list[Gemm]:
+    """The products in the loop over time of a parallel loop whose right sides stay the same."""
+    bound = {s.var.name for s in walk(loop) if isinstance(s, (For, Let))}
+    written = {id(b) for s in walk(loop) for b in _written(s)}
+    found = []
+    for steps in loop.body.body:
+        if not isinstance(steps, For) or steps.mode != "serial":
+            continue
+        for stmt in walk(steps):
+            if isinstance(stmt, Gemm) and id(stmt.b.buffer) not in written and not bound & {
+                    name for e in (stmt.b.offset, stmt.b.rows, stmt.b.cols, stmt.k, stmt.n)
+                    for name in names_in(e)}:
+                found.append(stmt)
+    return found
+
+
+def _written(stmt: Stmt) -> tuple[Buffer, ...]:
+    if isinstance(stmt, Store):
+        return (stmt.buffer,)
+    return (stmt.c.buffer,) if isinstance(stmt, Gemm) else ()
+
+
+def _kind(loop: For) -> str:
+    """What a parallel loop is, for the name of its kernel."""
+    scan = any(isinstance(s, Note) and s.text.startswith("scan ") for s in walk(loop))
+    return "scan" if scan else "blocks"
+
+
+def _work(body: Block, known: frozenset[str]) -> Expr:
+    """Roughly the multiply-adds of a block, counted where the host knows the sizes."""
+    total: Expr = E.index(0)
+
+    def add(stmt: Stmt, times: Expr) -> None:
+        nonlocal total
+        if isinstance(stmt, Gemm) and all(names_in(e) <= known for e in (stmt.m, stmt.n, stmt.k)):
+            total = E.add(total, E.mul(times, E.mul(stmt.m, E.mul(stmt.n, stmt.k))))
+        elif isinstance(stmt, For) and names_in(stmt.extent) <= known:
+            times = E.mul(times, stmt.extent)
+            if not any(isinstance(s, (For, Gemm)) for s in walk(stmt.body)):
+                total = E.add(total, E.mul(times, E.index(sum(
+                    isinstance(s, (Let, Store)) for s in walk(stmt.body)))))
+        for child in children(stmt):
+            add(child, times)
+
+    for stmt in body.body:
+        add(stmt, E.index(1))
+    return total
+
+
+def _calls(stmt: Stmt) -> bool:
+    """Is there a Python function to call under ``stmt``?"""
+    return any(isinstance(s, Call) for s in walk(stmt))
+
+
+def _counts(e: Expr) -> bool:
+    """Is ``e`` made of what sizes are made of?  Bits (of a random stream, say) are the device's."""
+    whole = e.dtype is int64 or e.dtype is bool_
+    return (whole and isinstance(e, (Const, Var, DimOf, Unary, Binary, Select, Cast))
+            and getattr(e, "op", "add") in COUNTING and all(_counts(x) for x in operands(e)))
+
+
+def _free(stmt: Stmt) -> set[str]:
+    """The names that ``stmt`` uses and does not bind."""
+    used: set[str] = set()
+    bound: set[str] = set()
+    for s in walk(stmt):
+        for e in expressions(s):
+            used |= names_in(e)
+        if isinstance(s, (For, Let)):
+            bound.add(s.var.name)
+    return used - bound
+
+
+def _outside_registers(stmt: Stmt) -> bool:
+    """Does ``stmt`` use a register that is opened outside of it?"""
+    own = {id(s.buffer) for s in walk(stmt) if isinstance(s, Alloc)}
+    return any(b.role == "register" and id(b) not in own for b in _registers(stmt))
+
+
+def _registers(stmt: Stmt) -> list[Buffer]:
+    found: list[Buffer] = []
+    for s in walk(stmt):
+        found += [b for b in buffers(s) if b.role == "register"]
+        found += [x.buffer for e in expressions(s) for x in loads(e) if x.buffer.role == "register"]
+    return found
+
+
+def _last_use(stmt: Let | Alloc, stmts: Sequence[Stmt]) -> int:
+    """The position of the last statement that uses what ``stmt`` names."""
+    def uses(other: Stmt) -> bool:
+        if isinstance(stmt, Let):
+            return other is stmt or stmt.var.name in _free(other)
+        return other is stmt or any(b is stmt.buffer for b in _registers(other))
+
+    return max(k for k, other in enumerate(stmts) if uses(other))
+
+
+def explained(steps: Sequence[Step], depth: int = 1) -> list[str]:
+    """What the host does, a line for each thing, for a report."""
+    lines: list[str] = []
+    for step in steps:
+        if isinstance(step, Launch):
+            lines.append(f"{step.kernel.name}: {_how(step.kernel)}")
+        elif isinstance(step, HostFor):
+            lines += [f"for {step.var.name}, launched step by step:", *explained(step.body)]
+        elif isinstance(step, HostWith):
+            lines += explained(step.body, 0)
+        elif isinstance(step, HostCall):
+            lines.append(f"{step.call.name}: Python, on the host")
+        elif isinstance(step, Either):
+            lines += ["where a step is much work:", *explained(step.many), "else:",
+                      *explained(step.one)]
+    return ["  " * bool(depth) + line for line in lines]
+
+
+def _how(kernel: Kernel) -> str:
+    if kernel.blocks is None and kernel.elements is None:
+        return "one block"
+    if kernel.elements is not None:
+        return "as many blocks as there are elements for"
+    if "_scan" not in kernel.name:
+        return "many blocks"
+    held = ", weights in shared memory where there is room" if kernel.held else ""
+    return f"one persistent kernel for all steps, blocks take tiles of the batch{held}"
