@@ -75,7 +75,9 @@ class Peer:
             kept["LD_LIBRARY_PATH"] = str(MKL.parent)
         return {**kept, "PYTHONPATH": path, **dict.fromkeys(THREADS, str(self.threads)),
                 "TINYGRAPH_CACHE_DIR": str(cache / "tinygraph"), "PYTENSOR_FLAGS": flags,
-                "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+                "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+                # Several processes have the GPU in turn; JAX would take most of its memory.
+                "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 class Running:

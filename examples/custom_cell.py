@@ -18,6 +18,7 @@ import numpy as np
 import tinygraph
 import tinygraph.tensor as T
 import tinygraph_rnn as lasagne
+from tinygraph.gradient import disconnected_grad
 from tinygraph_rnn.init import Constant, Orthogonal
 from tinygraph_rnn.layers import Gate, GatedRecurrence, InputLayer, LSTMLayer, Recurrence
 from tinygraph_rnn.nonlinearities import sigmoid, tanh
@@ -26,16 +27,27 @@ from tinygraph_rnn.tasks import add_batch
 ORTHOGONAL = Orthogonal()
 GATE = Gate(ORTHOGONAL, ORTHOGONAL)
 CANDIDATE = Gate(ORTHOGONAL, ORTHOGONAL, nonlinearity=tanh)
+NARROW = 8  # so few features are normalised by a small product, more by passes over 4n sums
 
 
-def centred(x: Any) -> Any:
-    """Every row less its mean."""
-    return x - T.mean(x, axis=1, keepdims=True)
+def mean(x: Any) -> Any:
+    """The mean of every row, as a column."""
+    return T.mean(x, axis=-1, keepdims=True)
 
 
-def scaled(x: Any) -> Any:
-    """Every row, of mean 0, divided by its standard deviation."""
-    return x * (1 / T.sqrt(T.mean(x ** 2, axis=-1, keepdims=True) + 1e-5))
+def scale(variance: Any) -> Any:
+    """What a row of this variance is multiplied by."""
+    return 1 / T.sqrt(variance + 1e-5)
+
+
+def normed(x: Any) -> Any:
+    """Every row less its mean, divided by its standard deviation.
+
+    The mean square around the mean does not change when the mean moves a little, so that gradients
+    need not go that way (second ones would have to), and take all their sums of a row at once.
+    """
+    middle = mean(x)
+    return (x - middle) * scale(mean((x - disconnected_grad(middle)) ** 2))
 
 
 class LayerNormLSTM(Recurrence):
@@ -65,14 +77,22 @@ class LayerNormLSTM(Recurrence):
         self.gain_cell = self.add_param(one, (n,), "gain_cell", regularizable=False)
 
     def project(self, x: Any, **kwargs: Any) -> Any:
-        return scaled(T.dot(x, centred(self.W_in))) * self.gain_in + self.b
+        W = self.W_in - mean(self.W_in)
+        if self.num_inputs > NARROW:
+            sums = T.dot(x, W)
+            return sums * scale(mean(sums ** 2)) * self.gain_in + self.b
+        # The mean square of a row of x W is x W W' x' / 4n: nothing of the size of x W is walked.
+        squares = T.sum(x * T.dot(x, T.dot(W, W.T)), axis=-1, keepdims=True)
+        x = x * scale(T.maximum(squares, 0) / (4 * self.num_units))
+        return T.dot(x, W * self.gain_in) + self.b
 
     def step(self, inputs: Any, states: Any, **kwargs: Any) -> list[Any]:
         (x,), (h, c), n = inputs, states, self.num_units
-        sums = self.clip(x + scaled(T.dot(h, centred(self.W_hid))) * self.gain_hid)
+        sums = T.dot(h, self.W_hid - mean(self.W_hid))
+        sums = self.clip(x + sums * scale(mean(sums ** 2)) * self.gain_hid)
         i, f, o, g = (sums[:, k * n:(k + 1) * n] for k in range(4))
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        return [sigmoid(o) * tanh(scaled(centred(c)) * self.gain_cell + self.b_cell), c]
+        return [sigmoid(o) * tanh(normed(c) * self.gain_cell + self.b_cell), c]
 
 
 class MinimalGatedUnit(GatedRecurrence):

@@ -228,3 +228,93 @@ def test_picture(load, tmp_path):
     path = tmp_path / "ratios.png"
     load("report").picture({"W1": row, "W2": {"goal": 1}}, str(path))
     assert path.read_bytes()[1:4] == b"PNG"
+
+
+def without_slow(row):
+    """The peers and variants of a row that start in seconds."""
+    return [(peer, variant) for peer, variants in row.workload.variants.items()
+            for variant in variants if (peer, variant) not in row.workload.slow]
+
+
+def test_gpu_rows_are_those_of_the_other_program(load):
+    gpu, known = load("gpu"), load("catalogue").WORKLOADS
+    assert list(gpu.ROWS) == ["W1", "W2", "W3", "W4", "W5", "W8"]
+    for name, row in gpu.ROWS.items():
+        assert (row.workload.sizes, row.workload.module) == (known[name].sizes, known[name].module)
+        assert set(gpu.PEERS) <= set(row.workload.variants)
+    assert all("nn" in gpu.ROWS[name].workload.variants["torch"] for name in ("W2", "W3", "W5"))
+
+
+def test_gpu_grid(load):
+    gpu = load("gpu")
+    rows = gpu.grid()
+    assert len(rows) == 25 and list(rows)[0] == "LSTM 64 x 1"
+    problem = gpu.problem_of(rows["LSTM 64 x 4"], gpu.Plan(), "cuda")
+    assert problem.batches[0]["X"].shape == (100, 4, 64)
+    assert problem.parameters["U"].shape == (64, 256) and problem.options["device"] == "cuda"
+    assert rows["LSTM 1024 x 1"].cudnn is None and rows["LSTM 512 x 1"].cudnn == gpu.LEVEL
+    args = gpu.parse(["--only", "W3", "grid", "--hidden", "64", "--batch", "1", "16"])
+    assert list(gpu.chosen(args)) == ["W3", "LSTM 64 x 1", "LSTM 64 x 16"]
+
+
+def test_gpu_problems_say_where_they_are_worked_on(load, tmp_path):
+    gpu = load("gpu")
+    problem = gpu.problem_of(gpu.ROWS["W3"], gpu.Plan(), "cuda", **RECURRENT)
+    problem.save(tmp_path / "problem.npz")
+    assert load("problem").Problem.load(tmp_path / "problem.npz").options["device"] == "cuda"
+
+
+@pytest.mark.parametrize("name", ["W1", "W2", "W3", "W4", "W5", "W8"])
+@pytest.mark.parametrize("peer", ["jax", "torch"])
+def test_gpu_peers_agree_with_the_reference(load, name, peer):
+    pytest.importorskip(peer, reason=f"{INSTALLED[peer]} is not installed: nothing to compare with")
+    for system, variant in without_slow(load("gpu").ROWS[name]):
+        if system == peer:
+            compare(load, name, peer, variant)
+
+
+def test_gpu_program_on_the_shim(load, tmp_path, capsys):
+    """Everything but the GPU: kernels run on the CPU, checked against the reference and timed."""
+    path = tmp_path / "figures.json"
+    out = load("gpu").main(["--only", "W3", "--peers", "--quick", "--blocks", "1", "--seconds",
+                            "0.001", "--json", str(path)], device="shim", **RECURRENT)
+    assert json.loads(path.read_text()) == json.loads(json.dumps(out))
+    own = out["workloads"]["W3"]["peers"]["tinygraph"]
+    assert own["median"] >= own["minimum"] > 0 and not out["workloads"]["W3"]["wrong"]
+    assert max(own["errors"].values()) < 1e-4
+    printed = capsys.readouterr().out
+    assert "LSTM, hidden 128" in printed and "times faster than" in printed
+
+
+def test_gpu_ratios_are_to_the_best(load):
+    gpu = load("gpu")
+    medians = {"tinygraph": 2.0, "torch nn": 1.0, "torch eager": 30.0, "jax scan": 12.0}
+    report = {"peers": {name: {"median": m} for name, m in medians.items()}, "title": "x"}
+    report["ratios"] = gpu.ratios(report)
+    assert report["ratios"] == {"by hand": ("jax scan", 6.0), "cudnn": ("torch nn", 0.5)}
+    line = gpu.summary({"W3": report}, gpu.ROWS).splitlines()[-1]
+    assert line.split() == ["W3", "x", "jax", "scan", "6.00", "5", "0.50", "0.83"]
+    del report["peers"]["tinygraph"]
+    assert gpu.ratios(report) == {}
+
+
+def test_gpu_program_without_a_gpu_says_so_and_ends(load, monkeypatch, capsys):
+    gpu = load("gpu")
+    monkeypatch.setattr(gpu, "unavailable", lambda: "there is no NVIDIA driver")
+    with pytest.raises(SystemExit) as end:
+        gpu.main(["--only", "W3"])
+    said = capsys.readouterr()
+    assert end.value.code == gpu.NO_GPU == 2 and not said.out
+    assert said.err == ("there is no GPU to run these benchmarks on: there is no NVIDIA driver; "
+                        f"'{gpu.DOCTOR}' tests every back end\n")
+
+
+def test_gpu_peers_do_not_work_elsewhere(load):
+    """A peer that finds no GPU takes no part, instead of being timed on the CPU."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    gpu = load("gpu")
+    problem = gpu.problem_of(gpu.ROWS["W3"], gpu.Plan(), "cuda", **RECURRENT)
+    with pytest.raises(load("worker").Unavailable, match="finds no GPU"):
+        load("torch_recurrent").Workload(problem, "nn")

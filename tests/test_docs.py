@@ -18,7 +18,7 @@ pytestmark = pytest.mark.counts
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/architecture.md", "docs/vector_math.md",
              "docs/performance.md", "docs/coming-from-theano.md",
-             "docs/coming-from-lasagne.md", "docs/debugging.md")
+             "docs/coming-from-lasagne.md", "docs/debugging.md", "docs/gpu.md")
 
 
 def text(name: str) -> str:
@@ -92,6 +92,44 @@ def test_debugging_prints_what_is_shown():
         if kind != "text":  # times differ from run to run
             assert out.getvalue() == shown
     assert str(names["f"].profile).startswith("layer: 100 calls")
+
+
+@pytest.fixture(scope="module")
+def gpu() -> tuple[dict, list[str]]:
+    """The names that the programs of docs/gpu.md define, and what each prints."""
+    names: dict = {}
+    printed = []
+    for program in programs("docs/gpu.md"):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(program, "gpu.py", "exec"), names)
+        printed.append(out.getvalue())
+    return names, printed
+
+
+def test_the_kernel_is_what_is_shown(gpu):
+    shown = next(content for language, content in blocks("docs/gpu.md") if language == "cuda")
+    source = gpu[1][0]
+    assert source == gpu[0]["f"].source("cuda") + "\n" and source.count("__global__") == 4
+    emitted = iter([line.strip() for line in source.splitlines()])
+    for line in shown.splitlines():
+        line = re.sub(r"  // \d+$", "", line).strip()
+        pattern = re.escape(line).replace(re.escape("..."), ".*")
+        if line != "...":  # between two lines that are shown there may be others
+            assert any(re.fullmatch(pattern, other) for other in emitted), line
+
+
+def test_the_lines_of_the_kernel_are_explained_one_by_one():
+    shown = next(content for language, content in blocks("docs/gpu.md") if language == "cuda")
+    labels = re.findall(r"  // (\d+)$", shown, re.MULTILINE)
+    after = text("docs/gpu.md").partition(shown)[2].partition("`f.report()`")[0]
+    assert labels == re.findall(r"^(\d+)\. ", after, re.MULTILINE) and len(labels) == 17
+
+
+def test_the_launches_and_the_finding_of_the_shim_are_what_is_shown(gpu):
+    launches, finding = (content for language, content in blocks("docs/gpu.md") if not language)
+    assert launches in str(gpu[0]["f"].report())
+    assert finding == gpu[1][1]
 
 
 def test_the_table_of_passes_is_the_pipeline():

@@ -47,6 +47,15 @@ def adam(params: Tree, grads: Tree, state: Tree) -> tuple[Tree, Tree]:
 RULES = {"sgd": (sgd, ()), "adagrad": (adagrad, ("square",)), "adam": (adam, ("mean", "square"))}
 
 
+def open_device(problem: Problem) -> None:
+    """Where the options say 'cuda', make products of float32 exact.  Raises Unavailable where JAX
+    would work elsewhere."""
+    if problem.options.get("device") == "cuda":
+        if jax.default_backend() != "gpu":
+            raise Unavailable(f"this JAX finds no GPU, only {jax.default_backend()}")
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
 class Training:
     """Training steps; see ``worker.Workload``.  A subclass defines ``variants`` and ``loss``, a
     function of parameters and a minibatch's arrays in the order of ``inputs``."""
@@ -59,6 +68,7 @@ class Training:
             raise Unavailable(f"there is no variant {variant!r}")
         self.stages: dict[str, float] = {}
         self.problem, self.variant = problem, variant
+        open_device(problem)
         self.params = jax.tree.map(jnp.array, problem.parameters)
         self.rule, remembered = RULES[problem.options["update"]]
         zeros = {k: jax.tree.map(jnp.zeros_like, self.params) for k in remembered}

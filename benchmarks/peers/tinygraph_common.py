@@ -59,8 +59,11 @@ class Training:
         changes = RULES[problem.options["update"]](self.network.result, params)
         clock.append(time.perf_counter())
         self.inputs = list(self.network.inputs.values())
+        device = problem.options.get("device", "cpu")
+        self.backend = None if device == "cpu" else device
         self.function = tinygraph.function(self.inputs, self.network.result, updates=changes,
-                                           name=type(self).__name__, passes=variant or None)
+                                           name=type(self).__name__, passes=variant or None,
+                                           backend=self.backend)
         clock.append(time.perf_counter())
         self.stages = dict(zip(("network", "gradient and updates", "function()"),
                                np.diff(clock).tolist(), strict=True))
@@ -94,7 +97,8 @@ class Training:
             return {"outputs": {"result": self.function(*self.batches[0])}}
         names, params = zip(*self.network.params.items(), strict=True)
         gradients = tinygraph.function(self.inputs,
-                                       tinygraph.grad(self.network.result, list(params)))
+                                       tinygraph.grad(self.network.result, list(params)),
+                                       backend=self.backend)
         now = {name: p.get_value() for name, p in self.network.params.items()}
         self._put(self.to_model(self.problem.parameters))
         found = dict(zip(names, gradients(*self.batches[0]), strict=True))

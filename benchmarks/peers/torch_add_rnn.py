@@ -20,6 +20,7 @@ class Module(Training):
     """Training steps with ``torch.nn.RNN``."""
 
     inputs = ("X", "y", "lengths")
+    on_host = ("lengths",)
     variants = ("nn",)
 
     def build(self) -> None:

@@ -20,7 +20,7 @@ Tensor = torch.Tensor
 RULES: dict[str, Callable[[list[Any]], torch.optim.Optimizer]] = {
     "adam": lambda params: torch.optim.Adam(
         params, settings.ADAM_RATE, (settings.BETA1, settings.BETA2), settings.ADAM_EPSILON,
-        foreach=True),
+        **({"fused": True} if params[0].is_cuda else {"foreach": True})),
     "adagrad": lambda params: torch.optim.Adagrad(
         params, settings.ADAGRAD_RATE, eps=settings.ADAGRAD_EPSILON, foreach=True),
     "sgd": lambda params: torch.optim.SGD(params, settings.SGD_RATE, foreach=True),
@@ -32,6 +32,17 @@ def limit_threads() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
+def open_device(problem: Problem) -> torch.device:
+    """Where the problem is to be worked on: the CPU unless its options say 'cuda', where float32
+    is then float32 in cuDNN, too.  Raises Unavailable without such a GPU."""
+    device = torch.device(problem.options.get("device", "cpu"))
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise Unavailable("this PyTorch finds no GPU")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return device
+
+
 class Training(torch.nn.Module):
     """Training steps; see ``worker.Workload``.  A subclass defines ``variants``, ``inputs``,
     ``build``, ``loss`` and, where a module of PyTorch has its parameters in other forms than the
@@ -39,6 +50,7 @@ class Training(torch.nn.Module):
 
     variants: tuple[str, ...] = ("",)
     inputs: tuple[str, ...] = ()
+    on_host: tuple[str, ...] = ()  # of the inputs, those that PyTorch wants there
 
     def __init__(self, problem: Problem, variant: str) -> None:
         if variant not in self.variants:
@@ -48,11 +60,14 @@ class Training(torch.nn.Module):
         self.stages: dict[str, float] = {}
         self.compiles = None
         self.problem, self.variant = problem, variant
+        device = open_device(problem)
         self.build()
+        self.to(device)
         self.put(problem.parameters)
         self.trained = {k: p for k, p in self.named_parameters() if p.requires_grad}
         self.optimizer = RULES[problem.options["update"]](list(self.trained.values()))
-        self.batches = [[torch.from_numpy(a) for a in self.prepared(batch)]
+        self.batches = [[torch.from_numpy(a).to("cpu" if name in self.on_host else device)
+                         for name, a in zip(self.inputs, self.prepared(batch), strict=True)]
                         for batch in problem.batches]
         self.done = 0
 
@@ -95,11 +110,11 @@ class Training(torch.nn.Module):
         return value.item()
 
     def results(self) -> dict[str, dict[str, Any]]:
-        now = {k: p.detach().numpy().copy() for k, p in self.trained.items()}
+        now = {k: p.detach().cpu().numpy().copy() for k, p in self.trained.items()}
         self.put(self.problem.parameters)
         self.optimizer.zero_grad()
         self.loss(*self.batches[0]).backward()
-        grads = {k: p.grad.numpy().copy() for k, p in self.trained.items()
+        grads = {k: p.grad.cpu().numpy().copy() for k, p in self.trained.items()
                  if p.grad is not None}
         out = {"gradients": self.to_problem(grads), "parameters": self.to_problem(now)}
         self.put(out["parameters"])

@@ -1,4 +1,9 @@
-"""Plain LSTM and GRU in PyTorch: its own modules, with one bias instead of two."""
+"""Plain LSTM and GRU in PyTorch.
+
+Variants: 'nn', its own modules, with one bias instead of two; 'eager', a cell written by hand with
+the module's parameters, the input products before the loop; 'compile', that cell through
+``torch.compile``.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +42,34 @@ def signs(problem: Problem) -> np.ndarray:
     return np.repeat(np.array(per_gate, np.float32), hidden)
 
 
+def lstm(x: Tensor, U: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One step: x (batch, 4 hidden) holds the input products."""
+    i, f, g, o = torch.addmm(x, h, U).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def gru(x: Tensor, U: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One step with the module's signs; c is passed on."""
+    (xr, xz, xn), (hr, hz, hn) = x.chunk(3, -1), (h @ U).chunk(3, -1)
+    z = torch.sigmoid(xz + hz)
+    n = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
+    return n + z * (h - n), c
+
+
+CELLS = {"lstm": lstm, "gru": gru}
+
+
 class Steps(Training):
     """Training steps."""
 
-    variants = ("nn",)
+    variants = ("nn", "eager", "compile")
     inputs = ("X",)
 
     def build(self) -> None:
         self.rnn = module(self.problem)
+        cell = CELLS[self.problem.options["cell"]]
+        self.cell = torch.compile(cell) if self.variant == "compile" else cell
 
     def to_model(self, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return to_model(self.problem, params)
@@ -53,7 +78,18 @@ class Steps(Training):
         return {k: params[name].T * signs(self.problem) for k, name in NAMES.items()}
 
     def loss(self, *batch: Tensor) -> Tensor:
-        return (self.rnn(batch[0])[0][-1] ** 2).mean()
+        last = self.rnn(batch[0])[0][-1] if self.variant == "nn" else self.looped(batch[0])
+        return (last ** 2).mean()
+
+    def looped(self, X: Tensor) -> Tensor:
+        """The last state, by a loop in Python."""
+        steps, size, features = X.shape
+        W, U, b = (self.rnn.get_parameter(NAMES[k].removeprefix("rnn.")) for k in "WUb")
+        x = torch.addmm(b, X.reshape(-1, features), W.T).view(steps, size, -1)
+        h = c = x.new_zeros(size, U.shape[1])
+        for now in x.unbind(0):
+            h, c = self.cell(now, U.T, h, c)
+        return h
 
 
 class Inference:

@@ -222,6 +222,18 @@ def test_weight_gradients_are_one_product_over_batch_and_time():
     assert len(set(op.a) & set(op.b)) == 2  # it sums over time and batch
 
 
+def test_a_weight_gradient_of_which_a_sum_is_read_too_is_one_product(parts):
+    inputs, arrays = parts
+    x, h0, w, u = inputs
+    centred = u - u.mean(axis=1, keepdims=True)
+    h, _ = scan(lambda row, h: T.tanh(T.dot(row, w) + T.dot(h, centred)), x, h0)
+    outputs = [grad((h ** 2).sum(), u)]
+    final = compiled(inputs, outputs).final
+    # The input's, and the gradient's, whose sum over a row is taken of what it gives.
+    assert count(final, Dot) == 2
+    same(inputs, outputs, arrays, "after")
+
+
 def test_a_product_that_reaches_a_carry_stays(parts):
     inputs, arrays = parts
     x, h0, w, u = inputs

@@ -208,3 +208,44 @@ def test_stacks_that_are_joined_behind_the_loop_are_one():
     assert scans(f.final)[1].op.groups.stacks == 1
     same(model.inputs, [model.cost(), *grad(model.cost(), model.params)], model.batch(2, 3),
          "join")
+
+
+def test_a_stack_of_joined_stacks_is_one_too():
+    x, h0, w = T.tensor3("x"), T.matrix("h0"), T.matrix("w")
+
+    def step(row, h):
+        u, v, r = T.tanh(row + h), T.exp(-h), row * h
+        both = T.concatenate([u, v], axis=1)
+        return T.tanh(T.dot(T.concatenate([both, r], axis=1), w)), both, r
+
+    (h, both, r), _ = scan(step, x, [h0, None, None])
+    outputs = [h[-1], T.concatenate([both, r], axis=2), both[1]]
+    f = compiled([x, h0, w], outputs)
+    before, after = (scans(g)[0] for g in f.alone("join"))
+    assert after.op.groups.stacks == before.op.groups.stacks + 1
+    assert scans(f.final)[0].op.groups.stacks == 1
+    rng = np.random.default_rng(2)
+    arrays = [rng.standard_normal(s).astype("float32") for s in ((4, 3, 2), (3, 2), (6, 2))]
+    same([x, h0, w], outputs, arrays, "join")
+
+
+@pytest.mark.parametrize("parts", [2, 1])
+def test_parts_of_a_product_are_stacked_as_the_product(parts):
+    x, h0, w = T.tensor3("x"), T.matrix("h0"), T.matrix("w")
+    wide = T.specify_shape(w, (2, 4))
+
+    def step(row, h):
+        y = T.dot(h, wide)
+        halves = y[:, :2], y[:, 2:4]
+        return [T.tanh(row + halves[0] * halves[1]), *halves[:parts]]
+
+    stacks, _ = scan(step, x, [h0, *[None] * parts])
+    outputs = [T.exp(s) for s in stacks[1:]]
+    f = compiled([x, h0, w], outputs)
+    (scan_,) = scans(f.final)
+    (made,) = {v.node.op.__class__ for v in scan_.op.groups.outputs(scan_.op.body.outputs).stacks}
+    # One half alone would keep more than is read.
+    assert (made is Dot) == (parts == 2)
+    rng = np.random.default_rng(2)
+    arrays = [rng.standard_normal(s).astype("float32") for s in ((4, 3, 2), (3, 2), (2, 4))]
+    same([x, h0, w], outputs, arrays, "join")

@@ -4,6 +4,7 @@ order they come, which products are added in place."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tinygraph.graph import Node, Value
 from tinygraph.ops.arithmetic import Broadcast, Constant, Elemwise, Reduce
@@ -34,13 +35,36 @@ def late_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:
             if x in late:
                 late[x] = min(late[x], limit)
 
-    def place(item: tuple[int, Node]) -> tuple[int, bool, int]:
+    phases = _phases(nodes)
+
+    def place(item: tuple[int, Node]) -> tuple[Any, ...]:
         k, node = item
         out = node.outputs[0]
-        waits = isinstance(node.op, _WAITS)
-        return (late[out] if waits else level[out], waits, k)
+        if not isinstance(node.op, _WAITS):
+            return level[out], False, (), k
+        return late[out], True, phases[out], k
 
     return [node for _, node in sorted(enumerate(nodes), key=place)]
+
+
+def _phases(nodes: Sequence[Node]) -> dict[Value, tuple[int, int]]:
+    """An order in which what waits meets in few nests: first by how many reductions, one after
+    another, still follow a value before a product or the end, so that what is needed behind a
+    reduction only is computed there; then by the axes that it has, so that numbers of rows are
+    known when the nest over the rows' elements begins."""
+    after = {v: 0 for node in nodes for v in node.outputs}
+    for node in reversed(nodes):
+        if isinstance(node.op, _WAITS):
+            own = max(after[v] for v in node.outputs) + isinstance(node.op, Reduce)
+            for x in node.inputs:
+                after[x] = max(after.get(x, 0), own)
+    axes: dict[Value, int] = {}
+    for node in nodes:
+        for v in node.outputs:
+            own = sum(d != 1 for d in v.type.dims)
+            here = (axes[x] for x in node.inputs if x in axes and after[x] == after[v])
+            axes[v] = max(own, *here, 0)
+    return {v: (-after[v], axes[v]) for v in axes}
 
 
 def sunk_order(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:

@@ -21,6 +21,7 @@ from tinygraph.ops.views import (
 )
 from tinygraph.rewrite.engine import Context, rule
 from tinygraph.rewrite.pattern import filled, is_zero, made_by, operand, operands
+from tinygraph.scan_module.op import Scan
 
 
 @rule(Reduce)
@@ -47,12 +48,15 @@ def reduce_nothing(node: Node, context: Context) -> Any:
 
 @rule(Reduce)
 def reduce_of_reduce(node: Node, context: Context) -> Any:
-    """sum(sum(x)) --> sum(x) over all their axes"""
+    """sum(sum(x)) --> sum(x) over all their axes, unless x is a loop's and others read sum(x): the
+    sum of products is a product, which is not to be made once more for its own sum"""
     assert isinstance(node.op, Reduce)
     inner = made_by(node.inputs[0], Reduce)
     if inner is None or inner.kind != node.op.kind:
         return None
     x = operands(node.inputs[0])[0]
+    if made_by(x, Scan) and context.users(node.inputs[0]) != 1:
+        return None
     left = [k for k in range(x.ndim) if k not in inner.axes]
     return reduce_(inner.kind, x, (*inner.axes, *(left[k] for k in node.op.axes)))
 

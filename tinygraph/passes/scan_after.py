@@ -109,18 +109,21 @@ def _windows_of(edit: ScanEdit, moving: Container[Value]) -> list[Value]:
 
 @rule(Reduce)
 def sum_of_products(node: Node, context: Context) -> Any:
-    """sum over t of dot(a, b)[t] --> dot over t as well"""
+    """sum over t of dot(a, b)[t] --> dot over t as well, where nothing else reads the terms"""
     op, (x,) = node.op, node.inputs
     assert isinstance(op, Reduce)
     if op.kind != "sum" or x.node is None or not isinstance(x.node.op, Dot):
         return None
     dot, (a, b) = x.node.op, x.node.inputs
-    if context.users(x) not in (1, None):
-        return None
     labels = [dot.out[k] for k in op.axes]
     out = tuple(k for k in dot.out if k not in labels)
     only_a = [k for k in labels if k not in dot.b]
     only_b = [k for k in labels if k not in dot.a]
+    # A product that is new and sums over steps and rows may have other readers: they are counted
+    # in the next round.
+    known, long = context.users(x), len({*dot.a} - {*dot.out}) > 1
+    if known != 1 and (known is not None or long and (only_a or only_b)):
+        return None
     a = reduce_("sum", a, [dot.a.index(k) for k in only_a])
     b = reduce_("sum", b, [dot.b.index(k) for k in only_b])
     return dot_general([k for k in dot.a if k not in only_a],

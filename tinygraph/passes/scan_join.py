@@ -1,13 +1,15 @@
 """join: stacks that are joined behind the loop are stacked as one, where the step joins them
-anyway (the gates' gradients for the product of the backward step)."""
+anyway (the gates' gradients for the product of the backward step); and the parts of a product that
+are stacked one by one are stacked as the product, which then writes its stack itself."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tinygraph.dims import Dim, dim
+from tinygraph.dims import Dim, dim, nonnegative, product
 from tinygraph.graph import Graph, Node, Value
-from tinygraph.ops.views import Concatenate, Slice, axis_region, slice_
+from tinygraph.ops.linalg import Dot
+from tinygraph.ops.views import Concatenate, Region, Slice, axis_region, slice_
 from tinygraph.passes.scan_edit import ScanEdit, is_scan
 from tinygraph.rewrite.engine import Context, Pass, everywhere, substitute
 
@@ -40,7 +42,7 @@ def stacked(value: Value) -> Rows | None:
 
 
 def _join(graph: Graph, context: Context) -> Graph:
-    return everywhere(graph, context, _join_here)
+    return everywhere(everywhere(graph, context, _join_here), context, _whole_here)
 
 
 def _join_here(graph: Graph, context: Context) -> Graph:
@@ -70,7 +72,7 @@ def _joined(scan: Node, joined: list[tuple[Node, list[Rows]]], context: Context
     places = []
     for node, parts in joined:
         axis = node.op.axis  # type: ignore[attr-defined]
-        item = inside.get((axis - 1, tuple(p.item for p in parts)))
+        item = inside.get((axis - 1, tuple(x for p in parts for x in _flat(p.item, axis - 1))))
         if item is not None:
             places.append((node, parts[0], edit.add_stack(item)))
     if not places:
@@ -84,18 +86,66 @@ def _joined(scan: Node, joined: list[tuple[Node, list[Rows]]], context: Context
         mapping[node.outputs[0]] = slice_(
             stack, axis_region(stack, 0, rows.start, rows.length, rows.step))
         # Whoever reads a part alone reads it there, so that no part is stacked by itself.
-        item = edit.stacks[place]
-        start = dim(0)
-        for part in item.node.inputs:
-            axis = node.op.axis  # type: ignore[attr-defined]
-            length = part.type.dims[axis - 1]
-            for k, known in enumerate(old.stacks):
-                if edit.stacks[k] is part:
-                    mapping[known] = slice_(stack, axis_region(stack, axis, start, length))
-            start = start + length
+        axis = node.op.axis  # type: ignore[attr-defined]
+        for alone in (edit.stacks[place].node.inputs, _items(node)):
+            start = dim(0)
+            for part in alone:
+                length = part.type.dims[axis - 1]
+                for k, known in enumerate(old.stacks):
+                    if edit.stacks[k] is part:
+                        mapping[known] = slice_(stack, axis_region(stack, axis, start, length))
+                start = start + length
+    return mapping
+
+
+def _items(node: Node) -> list[Value]:
+    """What the step stacks as the parts of the concatenation ``node``."""
+    return [rows.item for rows in map(stacked, node.inputs) if rows is not None]
+
+
+def _flat(item: Value, axis: int) -> tuple[Value, ...]:
+    """The parts of a concatenation along ``axis``; else the value."""
+    node = item.node
+    joins = node is not None and isinstance(node.op, Concatenate) and node.op.axis == axis
+    return node.inputs if joins and node is not None else (item,)
+
+
+def _whole_here(graph: Graph, context: Context) -> Graph:
+    mapping: dict[Value, Any] = {}
+    for node in graph.nodes():
+        if is_scan(node):
+            mapping.update(_whole(node, context))
+    return substitute(graph, mapping, context)
+
+
+def _whole(scan: Node, context: Context) -> dict[Value, Any]:
+    """The stacks of parts of products as parts of their stacks, where these are no larger."""
+    edit = ScanEdit(scan)
+    parts: dict[Value, list[int]] = {}
+    for k, item in enumerate(edit.stacks):
+        if item.node is not None and isinstance(item.node.op, Slice):
+            (x,) = item.node.inputs
+            if x.node is not None and isinstance(x.node.op, Dot):
+                parts.setdefault(x, []).append(k)
+    places: dict[int, int] = {}
+    for x, found in parts.items():
+        size = dim(0)
+        for item in {edit.stacks[k] for k in found}:
+            size = size + product(item.type.dims)
+        if nonnegative(size - product(x.type.dims)):
+            places.update(dict.fromkeys(found, edit.add_stack(x)))
+    if not places:
+        return {}
+    done, old = edit.build(context.interner), edit.op.groups.outputs(scan.outputs)
+    mapping: dict[Value, Any] = dict(zip(old.carries, done.carries, strict=True))
+    mapping.update(zip(old.stacks, done.stacks, strict=False))
+    for k, place in places.items():
+        stack, r = done.stacks[place], edit.stacks[k].node.op.region
+        mapping[old.stacks[k]] = slice_(stack, Region(
+            (dim(0), *r.starts), (stack.type.dims[0], *r.lengths), (1, *r.steps)))
     return mapping
 
 
 join = Pass(
     "join", "concatenate(stack(x), stack(y)) --> stack(concatenate(x, y)), where the step has "
-    "that concatenation", _join)
+    "that concatenation; stack(dot(x, y)[part]) --> stack(dot(x, y))[part]", _join)
