@@ -12,7 +12,8 @@ import pytest
 from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.shim import Shim
 
-sys.path += [str(Path(__file__).parents[1] / room) for room in ("lowering", "passes", "extension")]
+sys.path += [str(Path(__file__).parents[1] / room)
+             for room in ("lowering", "passes", "extension", "tensor")]
 
 
 @dataclass(frozen=True)

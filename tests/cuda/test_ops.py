@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import test_lower_ops as ops
 import test_lower_scalars as scalars
+import test_tensor_random as streams
 
 import tinygraph
 import tinygraph.tensor as T
 from tinygraph import function, grad
-from tinygraph.tensor.shared_randomstreams import RandomStreams
 
 LARGE = (70, 90)  # x has more elements than one block takes at a time
 SIZES = ((3, 4), (1, 1), (0, 3), (5, 0), (40, 9), LARGE)
@@ -73,17 +73,19 @@ def smooth(outputs: list[Any], inputs: list[Any]) -> list[Any]:
     return [out for out, a in zip(some, found, strict=True) if np.isfinite(a).all()]
 
 
+def gradients(case: Case) -> tuple[list[Any], list[Any]]:
+    """The inputs, and the gradients of one cost that all rows of a table have a part in."""
+    inputs = [T.tensor3("x"), T.matrix("y"), T.vector("v"), T.lvector("k")]
+    outputs = smooth(case(*inputs), inputs)
+    cost = sum(((k + 1.0) * T.sin(out).sum() for k, out in enumerate(outputs)), T.constant(0.0))
+    return inputs, grad(cost, inputs[:3], disconnected_inputs="ignore")
+
+
 @pytest.mark.parametrize("case", [c for c in ops.CASES if c is not ops.aliases],
                          ids=lambda case: case.__name__)
 def test_gradients(case: Case) -> None:
-    """Of one cost that all rows of a table have a part in."""
     with tinygraph.config.change(floatX="float64"):
-        inputs = [T.tensor3("x"), T.matrix("y"), T.vector("v"), T.lvector("k")]
-        outputs = smooth(case(*inputs), inputs)
-        cost = sum(((k + 1.0) * T.sin(out).sum() for k, out in enumerate(outputs)),
-                   T.constant(0.0))
-        slopes = grad(cost, inputs[:3], disconnected_inputs="ignore")
-        compare(inputs, slopes, [s for s in fitting(case) if s != LARGE])
+        compare(*gradients(case), [s for s in fitting(case) if s != LARGE])
 
 
 @pytest.mark.parametrize("dtype", scalars.ALL, ids=str)
@@ -95,3 +97,8 @@ def test_casts_and_special_numbers() -> None:
     scalars.test_casts_between_all_types("shim")
     scalars.test_special_floats("shim")
     ops.test_nan_in_max_and_min("shim")
+
+
+def test_random_streams_have_the_bits_of_the_interpreter() -> None:
+    streams.test_any_counter_and_key_has_the_same_bits("shim")
+    streams.test_every_back_end_draws_the_same_bits(streams.calls("numpy"), "shim")

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 from tinygraph.backends.cuda.kernel import Kernel
 from tinygraph.backends.cuda.nest import SHARED, has_teamwork, loads, names_in, take_apart
-from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter
+from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter, no_python
 from tinygraph.dtypes import bool_, int64
-from tinygraph.errors import InternalError
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
     Alloc,
@@ -37,7 +36,6 @@ from tinygraph.loops.language import (
     Note,
     Program,
     Select,
-    Stamp,
     Stmt,
     Store,
     Unary,
@@ -120,7 +118,7 @@ class HostProgram:
 def schedule(program: Program) -> HostProgram:
     """The kernels of ``program`` and the order in which they are launched.
 
-    Raises InternalError for statements that no kernel can do.
+    Raises UnavailableError for a Python function in a loop that only the device can steer.
     """
     scheduler = _Scheduler(program.sites > 0)
     known = frozenset(program.sizes)
@@ -166,9 +164,8 @@ class _Scheduler:
                 flush()
                 out += made
                 continue
-            if isinstance(stmt, (Call, Stamp)):
-                raise InternalError(f"{type(stmt).__name__} cannot stand where only the device "
-                                    "knows the sizes")
+            if isinstance(stmt, Call):
+                raise no_python(stmt)
             waiting.append(stmt)
             if isinstance(stmt, (Let, Alloc)):
                 held = max(held, _last_use(stmt, stmts) + 1)

@@ -33,7 +33,7 @@ from tinygraph.backends.cuda.prelude import BUILTIN
 MAX_THREADS = 1024
 MAX_BLOCKS = (1 << 31) - 1
 MAX_SHARED = 227 << 10  # bytes
-_FLAGS = ("-std=c++17 -O1 -shared -fPIC -w -fwrapv -fno-strict-aliasing -ffp-contract=off "
+_FLAGS = ("-std=c++17 -O0 -shared -fPIC -w -fwrapv -fno-strict-aliasing -ffp-contract=off "
           "-fno-exceptions -fno-rtti -fno-threadsafe-statics -fno-stack-protector "
           "-fno-sanitize=all -fvisibility=hidden").split()
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?'

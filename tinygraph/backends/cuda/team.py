@@ -21,12 +21,13 @@ from tinygraph.backends.cuda.nest import (
     take_apart,
 )
 from tinygraph.backends.cuda.scalar import accumulated, identity
-from tinygraph.errors import InternalError
+from tinygraph.errors import InternalError, UnavailableError
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
     Alloc,
     Block,
     Buffer,
+    Call,
     Check,
     Const,
     DimOf,
@@ -112,6 +113,8 @@ class Threads(Writer):
             self.check(stmt)
         elif isinstance(stmt, Note):
             self.line(f"// {' '.join(f'{stmt.text} {stmt.source}'.split())}")
+        elif isinstance(stmt, Call):
+            raise no_python(stmt)
         else:
             raise InternalError(f"{type(stmt).__name__} is nothing that one thread does")
 
@@ -533,6 +536,14 @@ class TeamWriter(Threads):
                 opened += 1
             self.alone(before)
         return opened
+
+
+def no_python(call: Call) -> UnavailableError:
+    """What is wrong with a Python function where the host cannot run it."""
+    return UnavailableError(
+        f"{call.name} is a Python function, and kernels cannot call it: it stands in a loop with a "
+        "condition, or takes an array of a size that only the run finds out, so that only the "
+        "device knows when its turn comes. Write backend='llvm'")
 
 
 def _count(buffer: Buffer) -> int:
