@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from tinygraph.backends.cuda.kernel import Kernel
 from tinygraph.backends.cuda.nest import SHARED, has_teamwork, loads, names_in, take_apart
-from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter, no_python
+from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter
+from tinygraph.backends.cuda.threads import no_python
 from tinygraph.dtypes import bool_, int64
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
