@@ -18,7 +18,6 @@ from tinygraph.backends.cuda.schedule import (
     HostFor,
     HostLet,
     HostProgram,
-    HostWith,
     Launch,
     Step,
 )
@@ -105,10 +104,12 @@ def _python(e: Expr) -> str:
 
 @dataclass
 class Memory:
-    """Where buffers are in one call: arrays by their number, and the workspace."""
+    """Where buffers are in one call: arrays by their number, and the workspace, whose places hang
+    on the program's own sizes."""
 
     arrays: Sequence[Any]
     arena: Any
+    sizes: dict[str, int]
 
 
 class HostRunner:
@@ -131,7 +132,7 @@ class HostRunner:
         """Launch everything.  ``arrays``: the program's arguments, flat, in the device's memory;
         ``arena``: the workspace;  ``fault``: the failure record, zeros."""
         env = dict(zip(self.program.sizes, sizes, strict=True))
-        self._steps(self.host.steps, env, Memory(arrays, arena), fault)
+        self._steps(self.host.steps, dict(env), Memory(arrays, arena, env), fault)
 
     def _steps(self, steps: Sequence[Step], env: dict[str, int], memory: Memory, fault: Any
                ) -> None:
@@ -147,11 +148,6 @@ class HostRunner:
             elif isinstance(step, Either):
                 chosen = step.many if self.number(step.work, env) >= step.limit else step.one
                 self._steps(chosen, env, memory, fault)
-            elif isinstance(step, HostWith):
-                before = env[step.name]
-                env[step.name] = self.number(step.value, env)
-                self._steps(step.body, env, memory, fault)
-                env[step.name] = before
             elif isinstance(step, HostCall):
                 self._call(step, env, memory)
 
@@ -163,7 +159,7 @@ class HostRunner:
             blocks = -(-self.number(kernel.elements, env) // THREADS)
         if blocks <= 0:
             return
-        buffers = [self._place(b, env, memory) for b in kernel.buffers]
+        buffers = [self._place(b, memory) for b in kernel.buffers]
         if kernel.checks:
             buffers.insert(0, fault)
         room, held = self.device.shared_bytes, dict.fromkeys((n for n, _ in kernel.held), 0)
@@ -175,12 +171,12 @@ class HostRunner:
         self.device.launch(kernel, min(blocks, MOST_BLOCKS), buffers, scalars,
                            self.device.shared_bytes - room)
 
-    def _place(self, buffer: Buffer, env: dict[str, int], memory: Memory) -> Any:
+    def _place(self, buffer: Buffer, memory: Memory) -> Any:
         found = self._argument.get(id(buffer))
         if found is not None:
             return memory.arrays[found]
-        start = self.number(self._offset[id(buffer)], env)
-        count = self.number(buffer.size, env)
+        start = self.number(self._offset[id(buffer)], memory.sizes)
+        count = self.number(buffer.size, memory.sizes)
         return self.device.part(memory.arena, buffer.dtype.np, start, count)
 
     def _call(self, step: HostCall, env: dict[str, int], memory: Memory) -> None:
@@ -193,7 +189,7 @@ class HostRunner:
 
     def _strided(self, x: Strided, env: dict[str, int], memory: Memory
                  ) -> tuple[np.ndarray, Any, int, list[int]]:
-        place = self._place(x.buffer, env, memory)
+        place = self._place(x.buffer, memory)
         start = self.number(x.offset, env)
         strides = [self.number(e, env) for e in x.strides]
         sizes = [self.number(e, env) for e in x.sizes]

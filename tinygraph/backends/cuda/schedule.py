@@ -50,7 +50,6 @@ from tinygraph.loops.language import (
 
 SMALL = 1 << 12  # elements that one block does as fast as many
 STEP_WORK = 1 << 20  # multiply-adds of a step from which on many blocks are faster than one
-MANY_WEIGHTS = 1 << 18  # elements that a step reads from which on steps are launched one by one
 SIDE = 64  # of a tile of a product
 COUNTING = frozenset("add sub mul floordiv mod min max neg abs lt le gt ge eq ne and or".split())
 
@@ -96,16 +95,7 @@ class HostCall:
     call: Call
 
 
-@dataclass(frozen=True)
-class HostWith:
-    """Run ``body`` as if the size ``name`` were ``value``."""
-
-    name: str
-    value: Expr
-    body: tuple[Step, ...]
-
-
-Step = Launch | HostLet | HostFor | Either | HostCall | HostWith
+Step = Launch | HostLet | HostFor | Either | HostCall
 
 
 @dataclass(frozen=True)
@@ -188,7 +178,7 @@ class _Scheduler:
         if not isinstance(stmt, For):
             return None
         if stmt.mode == "parallel":
-            return self.parallel(stmt, known)
+            return [self.blocks(stmt)]
         if stmt.mode in SHARED:
             return self.spread(stmt)
         if stmt.mode == "serial" and (has_teamwork(stmt) or _calls(stmt)):
@@ -200,22 +190,6 @@ class _Scheduler:
         writer = self.writer("block")
         writer.block(stmts)
         return self.add(writer.finish())
-
-    def parallel(self, loop: For, known: frozenset[str]) -> list[Step]:
-        """A parallel loop: blocks take its iterations.  A scan that is cut into tiles has the
-        choice: where a step reads much more than a block can keep, all tiles are made one, and
-        that is launched step by step."""
-        tiles, weights = self.blocks(loop), _weights(loop)
-        size: Expr = E.index(0)
-        for stmt in weights:
-            size = E.add(size, E.mul(stmt.k, stmt.n))
-        few = isinstance(size, Const) and int(size.value) < MANY_WEIGHTS
-        if few or not isinstance(loop.extent, DimOf):
-            return [tiles]
-        first = (HostLet(loop.var, E.index(0)),)
-        inner = self.steps(loop.body.body, known | {loop.var.name})
-        whole = HostWith(loop.extent.name, E.index(1), (*first, *inner))
-        return [Either(size, MANY_WEIGHTS, (whole,), (tiles,))]
 
     def blocks(self, loop: For) -> Launch:
         """A kernel whose blocks take the iterations of a parallel loop."""
@@ -274,7 +248,7 @@ def _flat(steps: Sequence[Step]) -> list[Step]:
     out: list[Step] = []
     for step in steps:
         out.append(step)
-        if isinstance(step, (HostFor, HostWith)):
+        if isinstance(step, HostFor):
             out += _flat(step.body)
         elif isinstance(step, Either):
             out += _flat(step.many) + _flat(step.one)
@@ -386,8 +360,6 @@ def explained(steps: Sequence[Step], depth: int = 1) -> list[str]:
             lines.append(f"{step.kernel.name}: {_how(step.kernel)}")
         elif isinstance(step, HostFor):
             lines += [f"for {step.var.name}, launched step by step:", *explained(step.body)]
-        elif isinstance(step, HostWith):
-            lines += explained(step.body, 0)
         elif isinstance(step, HostCall):
             lines.append(f"{step.call.name}: Python, on the host")
         elif isinstance(step, Either):
