@@ -25,6 +25,8 @@ class Kernel:
     ``blocks``: how many blocks run it; ``elements``: over how many elements its blocks go, where
     any number of blocks will do.  If neither is there, one block does everything.
     ``shared_bytes``: of shared memory, on top of what the text declares.
+    ``together``: all blocks run at one time and wait for one another (``tg_grid``); its parameter
+    ``sync``, two int64 numbers that are 0 before the call, stands behind the failure record.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Kernel:
     elements: Expr | None = None
     held: tuple[tuple[str, Expr], ...] = ()
     shared_bytes: int = 0
+    together: bool = False
 
 
 class Writer(Scalars):

@@ -230,6 +230,28 @@ TG_DEVICE bool tg_first(BUF(I64) fault, I64 code) {
 }
 """
 
+GRID = r"""
+// All threads of all blocks, which must run at one time, wait for one another.
+// sync[0]: how many blocks have come;  sync[1]: how often all have.
+TG_DEVICE void tg_grid(BUF(I64) sync) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        volatile I64* count = (volatile I64*)sync;
+        const I64 turn = count[1];
+        __threadfence();
+        if (atomicAdd((U64*)sync, (U64)1) == gridDim.x - 1) {
+            count[0] = 0;
+            __threadfence();
+            count[1] = turn + 1;
+        } else {
+            while (count[1] == turn) { }
+        }
+        __threadfence();
+    }
+    __syncthreads();
+}
+"""
+
 GEMM = r"""
 // c = a b, or c += a b, by one block, or by blocks that take tiles in turn.
 // Element (i, j) of a matrix lies at [i * rows + j * cols].
@@ -333,7 +355,8 @@ TG_FUNCTION void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, 
 """
 
 
-def prelude(block: int = 256, builtin: str = BUILTIN, first: str = FIRST) -> str:
+def prelude(block: int = 256, builtin: str = BUILTIN, first: str = FIRST, grid: str = GRID
+            ) -> str:
     """The text before the kernels.  ``block``: the most threads of a block."""
     sizes = f"#define TG_BLOCK {block}\n#define TG_ROWS 8\n#define TG_SIDE 64\n#define TG_DEEP 8\n"
-    return builtin + sizes + SCALARS + functions() + first + TEAMS + GEMM
+    return builtin + sizes + SCALARS + functions() + first + TEAMS + grid + GEMM

@@ -28,7 +28,7 @@ import numpy as np
 
 from tinygraph.backends.cuda import shim_text
 from tinygraph.backends.cuda.names import C_TYPES
-from tinygraph.backends.cuda.prelude import BUILTIN
+from tinygraph.backends.cuda.prelude import BUILTIN, GRID
 
 MAX_THREADS = 1024
 MAX_BLOCKS = (1 << 31) - 1
@@ -213,7 +213,7 @@ def _host_text(source: str, entries: dict[str, _Entry]) -> str:
     if BUILTIN not in source:
         raise ValueError("the source does not have the prelude's BUILTIN, which the shim replaces; "
                          "begin it with prelude()")
-    text = source.replace(BUILTIN, "")
+    text = source.replace(BUILTIN, "").replace(GRID, "")
     text = re.sub(r'extern\s+"C"\s+__global__\s+void', "static void", text)
     text = _SHARED.sub(_shared, text)
     calls = []
