@@ -175,26 +175,6 @@ def test_fills_and_copies(gpu):
     assert y.host.tolist() == [0, 1, 2] and x.host.tolist() == [0, 0, 0]
 
 
-def test_arguments_of_every_kind(gpu):
-    class Tensor:
-        def __init__(self, place):
-            self.place = place
-
-        def __dlpack_device__(self):
-            return self.place, 0
-
-    class Interface:
-        __cuda_array_interface__ = {}
-
-    x, there, other = np.arange(3), Tensor(2), Interface()
-    assert gpu.take(x) is x
-    assert gpu.take(there) == ("from_dlpack", there)
-    assert gpu.take(other) == ("asarray", other)
-    ours = gpu.empty((2,), np.float32)
-    assert gpu.take(ours) is ours
-    assert gpu.take([1, 2]).tolist() == [1, 2] and gpu.take(np.float32(2)).dtype == np.float32
-
-
 # --- cuBLAS
 
 def strided(rng, rows, cols, order, gap, dtype):
