@@ -72,8 +72,9 @@ class DLPackMemory:
 
 
 class Pointer:
-    def __init__(self, mem, address):
-        self.mem, self.ptr, self.device = mem, address, STATE.device
+    def __init__(self, mem, address, device=None):
+        self.mem, self.ptr = mem, address
+        self.device = STATE.device if device is None else types.SimpleNamespace(id=device)
 
     def memset_async(self, value, size, stream=None):
         ctypes.memset(self.ptr, value, size)
@@ -91,10 +92,12 @@ class ndarray:
             mem = PooledMemory(STATE.pool, size)
             memptr = Pointer(mem, mem.ptr)
         self.data = memptr
-        memory = (ctypes.c_char * max(size, 1)).from_address(memptr.ptr)
-        self.host = (np.ndarray(shape, kind, memory) if strides is None else
-                     np.lib.stride_tricks.as_strided(np.frombuffer(memory, kind, 1), shape,
-                                                     strides))
+        memory = (ctypes.c_char * max(size, kind.itemsize)).from_address(memptr.ptr)
+        if strides is None:
+            self.host = np.ndarray(shape, kind, memory)
+        else:
+            first = np.frombuffer(memory, kind, 1)
+            self.host = np.lib.stride_tricks.as_strided(first, shape, strides)
         self.shape, self.dtype, self.strides = self.host.shape, kind, self.host.strides
         self.size, self.nbytes, self.ndim = self.host.size, self.host.nbytes, self.host.ndim
         self.flags, self.itemsize = self.host.flags, kind.itemsize
@@ -154,7 +157,8 @@ class Tensor:
 def from_dlpack(array, *, device=None, copy=None):
     found = array.__dlpack__(stream=STATE.stream.ptr, max_version=(1, 0), copy=copy)
     return ndarray(found.host.shape, found.host.dtype,
-                   Pointer(DLPackMemory(found), found.host.ctypes.data), found.host.strides)
+                   Pointer(DLPackMemory(found), found.host.ctypes.data, found.place),
+                   found.host.strides)
 
 
 def asarray(a):

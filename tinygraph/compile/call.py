@@ -265,10 +265,10 @@ class Function:
 
     def _handed(self, results: list[Any]) -> list[Any]:
         """The results as the caller gets them."""
-        if self._home is not None:
-            for k in self._fetched:
-                results[k] = self._home.get(results[k])
-        return results
+        home = self._home
+        if home is None:
+            return results
+        return [home.get(r) if k in self._fetched else r for k, r in enumerate(results)]
 
     def _execute(self, arrays: list[Any], current: list[Any], out: list[Any]) -> list[Any]:
         executable = self._executable([a.shape for a in current])
