@@ -167,8 +167,9 @@ def asarray(a):
                    found.get("strides"))
 
 
-def array(obj, dtype=None, copy=True, order="K"):
+def array(obj, dtype=None, copy=True, order="K", *, blocking=False):
     assert obj.ndim == 1 and obj.flags.c_contiguous  # of no axes: CuPy would compile a kernel
+    assert blocking == (obj.ctypes.data in SHARED["pinned"])
     STATE.log.uploads.append(obj.size)
     new = ndarray(obj.shape, obj.dtype)
     new.host[...] = obj
@@ -244,7 +245,7 @@ class State(threading.local):
     busy = property(lambda self: SHARED["busy"])
 
 
-SHARED = {"pool": Pool(), "log": None, "busy": False}
+SHARED = {"pool": Pool(), "log": None, "busy": False, "pinned": set()}
 STATE = State()
 
 
@@ -359,7 +360,9 @@ def install(monkeypatch, *, devices=1, version=12090, nvrtc=(12, 9)):
     cupy.cuda = types.SimpleNamespace(
         Device=Device, Stream=Stream, Event=Event, get_current_stream=lambda: STATE.stream,
         get_cublas_handle=lambda: 1, function=types.SimpleNamespace(Module=Module),
-        nvrtc=compiler, runtime=runtime(devices, version), driver=driver(log), cublas=cublas(log))
+        nvrtc=compiler, runtime=runtime(devices, version), driver=driver(log), cublas=cublas(log),
+        pinned_memory=types.SimpleNamespace(
+            is_memory_pinned=lambda address: address in SHARED["pinned"]))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     return log
 

@@ -23,7 +23,8 @@ from tinygraph import In, Out, function, grad, shared
 from tinygraph.backends.cuda.cuda_home import CudaHome
 from tinygraph.backends.cuda.shim_array import SHIM, ShimArray, ShimHome
 from tinygraph.backends.homes import home_of
-from tinygraph.compile import entrance
+from tinygraph.backends.runners import NeedsHost
+from tinygraph.compile import build, entrance
 from tinygraph.errors import CheckError, NotFiniteError, UnavailableError
 from tinygraph.tensor.shared_randomstreams import RandomStreams
 
@@ -568,6 +569,35 @@ def test_python_that_only_the_device_could_call_runs_on_the_cpu(device: Any) -> 
     function([], [], updates=[(w, w + 1)], backend=device.backend)()
     f(ones(3))
     assert w.get_value().tolist() == [4] * 3
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first here", "first there"])
+def test_shapes_for_which_the_cpu_has_to_work(device: Any, monkeypatch: pytest.MonkeyPatch,
+                                              first: bool) -> None:
+    """Of one function some executables may run on the device and others not."""
+    kernels = build._kernels
+
+    def refused(program: Any, *rest: Any) -> Any:
+        if (len(made) == 0) != first:
+            made.append(None)
+            raise NeedsHost("it cannot")
+        made.append(program)
+        return kernels(program, *rest)
+
+    made: list[Any] = []
+    monkeypatch.setattr(build, "_kernels", refused)
+    w, x = shared(ones(2), "w"), T.scalar("x")
+    f = function([x], [w.sum(), Out(w * x, borrow=True)], updates=[(w, w + x)],
+                 backend=device.backend)
+    for size in (2, 3, 2, 3):
+        w.set_value(ones(size))
+        for k in range(4):
+            total, product = f(1)
+            assert total == size * (k + 1)
+            assert type(product) is (device.array if first else np.ndarray)
+            assert (product.get() if first else product).tolist() == [k + 1] * size
+        assert w.get_value().tolist() == [5] * size
+    assert f.compiles == 2
 
 
 # --- the order of things, and where they lie: a GPU alone

@@ -168,6 +168,12 @@ def test_copies_there_and_back(gpu, value):
     np.testing.assert_array_equal(back, value)
 
 
+def test_pinned_memory_may_be_changed_at_once(gpu, monkeypatch):
+    value = np.arange(3)
+    monkeypatch.setitem(fake_cupy.SHARED, "pinned", {value.ctypes.data})
+    assert gpu.to_host(gpu.to_device(value)).tolist() == [0, 1, 2]  # the copy was waited for
+
+
 def test_fills_and_copies(gpu):
     x, y = gpu.to_device(np.arange(3.0)), gpu.empty((3,), np.float64)
     gpu.copy(x, y)

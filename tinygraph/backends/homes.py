@@ -75,6 +75,6 @@ def home_of(value: Any) -> Home | None:
     return cuda_device(place[1] if place[1] >= 0 else None).home
 
 
-def on_host(array: Any) -> np.ndarray:
-    """An array of any home as NumPy's: itself if it is that."""
-    return array if isinstance(array, np.ndarray) else array.get()
+def on_host(array: Any, home: Home | None) -> np.ndarray:
+    """An array of ``home``, or of NumPy, as NumPy's: itself if it is that."""
+    return array if home is None or isinstance(array, np.ndarray) else home.get(array)

@@ -157,6 +157,7 @@ class Function:
     def _settle(self, executable: Executable) -> None:
         """Work where the first executable does."""
         self._home = executable.home
+        self._may_enter = self._home is None and not self._watched
         n, signature = self._n_inputs, self.signature
         self._on_host = [k - n for k in executable.on_host if k >= n]
         self._fetched = [] if self._home is None else [
@@ -204,7 +205,7 @@ class Function:
             if not (type(x) is np.ndarray and x.dtype is kind and x.ndim == rank
                     and x.flags.carray):
                 arrays[k] = self._converters[k](x)
-        if self._slow_calls >= _FIRST_CALLS and not self._watched:
+        if self._slow_calls >= _FIRST_CALLS and self._may_enter:
             results = self._natively(arrays)
             if results is not None:
                 return results
@@ -278,7 +279,8 @@ class Function:
         else:
             results = self._elsewhere(executable, everything)
         if self._watched:
-            inputs, found = list(map(on_host, everything)), list(map(on_host, results))
+            inputs, found = ([on_host(a, self._home) for a in arrays]
+                             for arrays in (everything, results))
             if self._check:
                 check_call(self.signature, inputs, found)
             if self._guard != "off":
@@ -288,9 +290,10 @@ class Function:
     def _elsewhere(self, executable: Executable, arrays: list[Any]) -> list[Any]:
         """The results of an executable that, for other shapes of shared variables than the first
         had, does not work where the function does."""
-        inputs = list(map(on_host, arrays))
-        results = map(on_host, executable(inputs, [None] * len(self.signature.graph.outputs)))
-        return list(results if self._home is None else map(self._home.put, results))
+        home, n = self._home, len(self.signature.graph.outputs)
+        results = executable([on_host(a, home) for a in arrays], [None] * n)
+        found = [on_host(r, executable.home) for r in results]
+        return found if home is None else [home.put(a) for a in found]
 
     def _executable(self, shapes: list[tuple[int, ...]]) -> Executable:
         """The executable for these shapes of the shared variables."""

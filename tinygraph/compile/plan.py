@@ -96,7 +96,7 @@ class Planner:
         """The plan for these inputs.  Raises the error of a guard that does not hold."""
         key: tuple[object, ...] = tuple([a.shape for a in arrays[:self.varying]])
         # Read once: another thread may be writing into what the caller passed.
-        values = tuple([(k, on_host(arrays[k]).tobytes()) for k in self.scalar_inputs])
+        values = tuple([(k, on_host(arrays[k], self.home).tobytes()) for k in self.scalar_inputs])
         threads = (self.units or config.threads) if self.threads_matter else 0
         key += (values, threads)
         plan = self._plans.get(key)
@@ -127,7 +127,8 @@ class Planner:
             (number,) = evaluate([s.value], given, Sizes(sizes.env))
             sizes.env[s] = int(number)
         if self._learnt_from:
-            evaluate(self._learnt_from, {v: on_host(a) for v, a in given.items()}, sizes)
+            evaluate(self._learnt_from, {v: on_host(a, self.home) for v, a in given.items()},
+                     sizes)
         for guard in lasting.guards if self._lasting else self.guards:
             guard.check(sizes.env)
         self._lasting = lasting
@@ -159,7 +160,8 @@ class Planner:
         """The results in the sizes that the run has found out; the last ones hold these."""
         n = len(results) - len(self.late)
         env = dict(plan.env or {})
-        env.update((s, int(on_host(x))) for s, x in zip(self.late, results[n:], strict=True))
+        env.update((s, int(on_host(x, self.home)))
+                   for s, x in zip(self.late, results[n:], strict=True))
         kept = []
         for x, dims in zip(results[:n], self.lowered.outputs, strict=False):
             if any(map(is_late, dims)):

@@ -242,7 +242,9 @@ class CudaDevice:
             return self.empty(array.shape, array.dtype)
         # CuPy compiles a kernel to fill an array without axes; one of one axis it copies.
         flat = np.asarray(array, order="C").reshape(-1)
-        return self.cupy.array(flat, copy=True).reshape(array.shape)
+        # Pinned memory is read where it is, and the copy may be going on when CuPy returns.
+        pinned = self.cupy.cuda.pinned_memory.is_memory_pinned(flat.ctypes.data)
+        return self.cupy.array(flat, copy=True, blocking=bool(pinned)).reshape(array.shape)
 
     def to_host(self, array: Any, out: np.ndarray | None = None) -> np.ndarray:
         """A copy of a contiguous device array, into ``out`` if given; waits for the current
