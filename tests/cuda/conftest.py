@@ -1,4 +1,5 @@
-"""Kernels by hand for the tests of the shim.  Makes the tables of other rooms importable."""
+"""Kernels by hand for the tests of the shim; devices for tests of arrays.  Makes the tables of
+other rooms importable."""
 
 from __future__ import annotations
 
@@ -6,11 +7,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import fake_cupy
 import pytest
+from placing import FLOAT, Counted, gpu_home
 
+import tinygraph
 from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.shim import Shim
+from tinygraph.backends.cuda.shim_array import SHIM, ShimArray
 
 sys.path += [str(Path(__file__).parents[1] / room)
              for room in ("lowering", "passes", "extension", "tensor")]
@@ -32,3 +39,27 @@ def shim() -> Callable[..., Shim]:
         return Shim(prelude(block) + text, kernels)
 
     return build
+
+
+@pytest.fixture(params=["shim", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A back end, the home of its arrays, their type."""
+    with tinygraph.config.change(cache="off", floatX=FLOAT):
+        if request.param == "shim":
+            yield SimpleNamespace(backend="shim", home=SHIM, array=ShimArray)
+        else:
+            fake_cupy.running(monkeypatch)
+            yield SimpleNamespace(backend="cuda", home=gpu_home(), array=fake_cupy.ndarray)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """The copies that homes make."""
+    return Counted(monkeypatch)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A GPU that is not there is the back end; what is asked of it."""
+    with tinygraph.config.change(cache="off", floatX=FLOAT, backend="cuda"):
+        yield fake_cupy.running(monkeypatch)
