@@ -260,6 +260,8 @@ class Turn:
 
     def begin(self) -> tuple[list[Any], list[Any]]:
         """The arrays to read, all of one moment, and the spares to write."""
+        if self.home is None:
+            return self._on_host()
         homes = [None if k in self.on_host else self.home for k in range(len(self.read))]
         with GATE.closed():
             self._enter()
@@ -267,15 +269,31 @@ class Turn:
             spares = [s.spare_at(self.home) for s in self.written]
             missing = [(k, *self.read[k].anywhere()) for k, a in enumerate(arrays) if a is None]
         if missing:
-            # Nothing that is current now is written to before ``end``, as we are counted.
-            for k, origin, source in missing:
-                array = source if origin is None else origin.get(source)
-                home = homes[k]
-                arrays[k] = array if home is None else home.put(array)
-            with GATE.closed():
-                for k, origin, source in missing:
-                    self.read[k].copied(origin, source, homes[k], arrays[k])
+            self._bring(arrays, homes, missing)
         return arrays, spares
+
+    def _on_host(self) -> tuple[list[Any], list[Any]]:
+        with GATE.closed():
+            self._enter()
+            arrays = [s.cell[0] for s in self.read]
+            spares = [s.cell[1] for s in self.written]
+            missing = [(k, s.home, s.there) for k, s in enumerate(self.read)
+                       if s.same is arrays[k] and s.at(None) is None]
+        if missing:
+            self._bring(arrays, [None] * len(arrays), missing)
+        return arrays, spares
+
+    def _bring(self, arrays: list[Any], homes: Sequence[Home | None],
+               missing: Sequence[tuple[int, Home | None, Any]]) -> None:
+        """Copy what is elsewhere.  Nothing that is current now is written to before ``end``, as
+        this call is counted."""
+        for k, origin, source in missing:
+            array = source if origin is None else origin.get(source)
+            home = homes[k]
+            arrays[k] = array if home is None else home.put(array)
+        with GATE.closed():
+            for k, origin, source in missing:
+                self.read[k].copied(origin, source, homes[k], arrays[k])
 
     def _enter(self) -> None:
         gate = GATE
