@@ -67,7 +67,8 @@ def function(inputs: Any = (), outputs: Any = None, mode: str | None = None, upd
 
     inputs   a list of variables, ``In`` entries or pairs (variable, default); an intermediate
              variable may be an input
-    outputs  a variable (a call returns one array), a list (a list), a dict (a dict) or None
+    outputs  a variable (a call returns one array), a list (a list), a dict (a dict) or None;
+             ``Out(variable, borrow=True)`` is left on the device of a function that works on one
     mode     'FAST_COMPILE' (the interpreter), 'DebugMode' (check=True) or 'NanGuardMode'
              (nan_guard=True) for the options below where they are not given; config.mode, which
              is 'FAST_RUN', unless given
