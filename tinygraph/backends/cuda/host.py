@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tinygraph.backends.cuda.grid import BLOCKS
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.schedule import (
     Either,
@@ -38,7 +39,8 @@ from tinygraph.loops.language import (
 )
 
 MOST_BLOCKS = 1 << 16
-FAULT_NUMBERS = 8
+FAULT_NUMBERS = 8  # of a failure
+RECORD_NUMBERS = 16  # of a call: a failure's, and what blocks need that wait for one another
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
           "eq": "==", "ne": "!="}
@@ -128,6 +130,10 @@ class HostRunner:
             found = self._known[id(e)] = evaluator(e)
         return found(env)
 
+    def true(self, cond: Expr, sizes: Sequence[int]) -> bool:
+        """Does a condition on the program's sizes hold?"""
+        return bool(self.number(cond, dict(zip(self.program.sizes, sizes, strict=True))))
+
     def run(self, sizes: Sequence[int], arrays: Sequence[Any], arena: Any, fault: Any) -> None:
         """Launch everything.  ``arrays``: the program's arguments, flat, in the device's memory;
         ``arena``: the workspace;  ``fault``: the failure record, zeros."""
@@ -146,7 +152,7 @@ class HostRunner:
                     env[step.var.name] = k
                     self._steps(step.body, env, memory, fault)
             elif isinstance(step, Either):
-                chosen = step.many if self.number(step.work, env) >= step.limit else step.one
+                chosen = step.then if self.number(step.cond, env) else step.other
                 self._steps(chosen, env, memory, fault)
             elif isinstance(step, HostCall):
                 self._call(step, env, memory)
@@ -160,8 +166,13 @@ class HostRunner:
         if blocks <= 0:
             return
         buffers = [self._place(b, memory) for b in kernel.buffers]
+        if kernel.together:
+            buffers.insert(0, self.device.part(fault, int64.np, 8 * FAULT_NUMBERS, 2))
+            blocks = min(blocks, self.device.units) if kernel.blocks is not None else (
+                self.device.units)
+            env = {**env, BLOCKS: blocks}
         if kernel.checks:
-            buffers.insert(0, fault)
+            buffers.insert(0, self.device.part(fault, int64.np, 0, FAULT_NUMBERS))
         room, held = self.device.shared_bytes, dict.fromkeys((n for n, _ in kernel.held), 0)
         for name, size in kernel.held:
             needed = self.number(size, env)

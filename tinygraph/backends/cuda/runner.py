@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinygraph.backends.cuda.device import CudaDevice, require_cuda
-from tinygraph.backends.cuda.gpu import GpuKernels
-from tinygraph.backends.cuda.host import FAULT_NUMBERS, HostRunner
+from tinygraph.backends.cuda.gpu import GpuKernels, weight_room
+from tinygraph.backends.cuda.host import FAULT_NUMBERS, RECORD_NUMBERS, HostRunner
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.schedule import explained, schedule
@@ -56,7 +56,8 @@ class ShimDevice:
     def launch(self, kernel: Kernel, blocks: int, buffers: Sequence[np.ndarray],
                scalars: Sequence[int], shared: int) -> None:
         """Run a kernel."""
-        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared)
+        more = {"together": True} if kernel.together else {}
+        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared, **more)
 
 
 class KernelRunner:
@@ -67,14 +68,18 @@ class KernelRunner:
 
     units: int
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.host = program, schedule(program)
+    def __init__(self, program: Program, room: int) -> None:
+        self.program, self.host = program, schedule(program, room)
         self.text = "\n".join(k.text for k in self.host.kernels)
         self.source = prelude(THREADS) + self.text
 
     def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+    def wide(self, plan: Any) -> bool:
+        """Is the batch of scans better not cut into tiles at these sizes?"""
+        return self.runner.true(self.host.wide, [int(n) for n in plan.sizes])
 
     def explained(self) -> list[str]:
         """What is launched, for a report."""
@@ -85,7 +90,7 @@ class ShimRunner(KernelRunner):
     """Runs kernels in the shim."""
 
     def __init__(self, program: Program) -> None:
-        super().__init__(program)
+        super().__init__(program, ShimDevice.shared_bytes)
         self.device = ShimDevice(self.source, self.host.kernels)
         self.units = self.device.units
         self.runner = HostRunner(program, self.host, self.device)
@@ -94,16 +99,16 @@ class ShimRunner(KernelRunner):
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         flat = [a.reshape(-1) for a in (*arrays, *results, *constants)]
         arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
-        fault = np.zeros(FAULT_NUMBERS, np.int64)
-        self.runner.run([int(n) for n in plan.sizes], flat, arena, fault)
-        return _fault(fault)
+        record = np.zeros(8 * RECORD_NUMBERS, np.uint8)
+        self.runner.run([int(n) for n in plan.sizes], flat, arena, record)
+        return _fault(record.view(np.int64))
 
 
 class GpuRunner(KernelRunner):
     """Runs kernels on a GPU.  Arguments are copied there and results back, in each call."""
 
     def __init__(self, program: Program, device: CudaDevice) -> None:
-        super().__init__(program)
+        super().__init__(program, weight_room(device))
         self.device = device
         self.kernels = GpuKernels(device, self.source, self.host.kernels, program.name)
         self.units = self.kernels.units
@@ -122,7 +127,7 @@ class GpuRunner(KernelRunner):
             inputs = [device.to_device(a) for a in arrays]
             outputs = [device.empty(a.shape, a.dtype) for a in results]
             arena = device.empty((plan.arena_bytes + 64,), np.dtype(np.uint8))
-            fault = device.empty((FAULT_NUMBERS,), np.dtype(np.int64))
+            fault = device.empty((RECORD_NUMBERS,), np.dtype(np.int64))
             device.clear(fault)
             given = [*inputs, *outputs, *(self._constants[k] for k in range(len(constants)))]
             self.runner.run([int(n) for n in plan.sizes], [self.kernels.place(a) for a in given],
@@ -135,7 +140,8 @@ class GpuRunner(KernelRunner):
 
 
 def _fault(record: np.ndarray) -> Fault | None:
-    return None if record[0] == 0 else Fault(int(record[0]) - 1, tuple(map(int, record[1:])))
+    return None if record[0] == 0 else Fault(int(record[0]) - 1,
+                                             tuple(map(int, record[1:FAULT_NUMBERS])))
 
 
 def kernel_runner(program: Program, backend: str) -> KernelRunner:
