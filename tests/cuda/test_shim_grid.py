@@ -69,12 +69,26 @@ extern "C" __global__ void first(BUF(I64) sync, BUF(I64) won, I64 rounds) {
         tg_grid(sync);
     }
 }
+extern "C" __global__ void stops(BUF(I64) sync, BUF(I64) fault, BUF(I64) x, I64 bad, I64 late) {
+    for (I64 k = 0; k < 3; ++k) {
+        if (late && fault[0] != 0) return;  // while another block fails
+        if (k == 1 && tg_thread() == bad) tg_fault(fault, 6, 1, bad, 0, 0, 0);
+        if (k == 1 && tg_thread() % 32 == 9) tg_first(fault + 7, 1);
+        tg_grid(sync);
+        if (!late) {
+            const bool stop = fault[0] != 0;
+            tg_grid(sync);
+            if (stop) return;
+        }
+        x[tg_thread()] += 1;
+    }
+}
 """
 
 
 @pytest.fixture(scope="module")
 def together(shim: Build) -> Shim:
-    return shim(TOGETHER, "steps", "faults", "first", shared_bytes=64 * 8)
+    return shim(TOGETHER, "steps", "faults", "first", "stops", shared_bytes=64 * 8)
 
 
 def _steps(run: Shim, n: int, steps: int, blocks: int, order: str = "forward",
@@ -167,3 +181,18 @@ def test_the_order_of_blocks_between_grid_barriers(together: Shim, order: str,
     won = np.zeros(3, np.int64)
     together.launch("first", 4, 32, [np.zeros(2, np.int64), won], [3], order=order, together=True)
     assert won.tolist() == first
+
+
+@pytest.mark.parametrize("order", ["forward", "reversed", "alternating"])
+@pytest.mark.parametrize("bad", [0, 40, 127])
+def test_blocks_that_stop_at_a_failure(together: Shim, bad: int, order: str) -> None:
+    def launch(bad: int, late: int) -> list[list[int]]:
+        sync, fault, x = np.zeros(2, np.int64), np.zeros(8, np.int64), np.zeros(128, np.int64)
+        together.launch("stops", 4, 32, [sync, fault, x], [bad, late], order=order, together=True)
+        return [fault.tolist(), np.unique(x).tolist()]
+
+    assert launch(bad, 0) == [[7, bad, 0, 0, 0, 0, 0, 1], [1]]
+    assert launch(-1, 0) == launch(-1, 1) == [[0, 0, 0, 0, 0, 0, 0, 1], [3]]
+    with pytest.raises(ShimError, match=r"fault\[0\], which .* with no (grid )?barrier") as e:
+        launch(bad, 1)
+    assert (e.value.kind, e.value.buffer, e.value.index) == ("race", "fault", 0)

@@ -87,7 +87,7 @@ struct shim_Shadow {
     shim_U32 wrote, wrote_tick, wrote_block;
     unsigned short wrote_thread, read_warp;
     shim_U32 read, read_tick, read_lanes, read_block;
-    unsigned short read_other, unused;
+    unsigned short read_other, atomic;
     shim_U32 padding;
 };
 static_assert(sizeof(shim_Shadow) == 40, "as shim_text.py has it");
@@ -106,12 +106,12 @@ shim_Fiber* shim_now;
 void* shim_main;
 shim_Index shim_block, shim_threads, shim_blocks;
 // Eras: the present one, the block's first in this phase, the one before the phase's first, and the
-// first one in which shared memory can have been written.
+// first in which the block can have written shared memory.
 shim_U32 shim_era, shim_first, shim_phase, shim_born, shim_ticks[32];
 int shim_together;  // whether all blocks run at one time
 shim_Own* shim_owned;
-const shim_View* shim_sync_view;  // what grid barriers of this launch count with,
-I64* shim_counts;            // and where in it
+const shim_View* shim_sync_view;  // the buffer with which grid barriers of this launch count,
+I64* shim_counts;  // and where in it
 I64 shim_dynamic;  // bytes of shared memory that the launch gives
 shim_Report shim_report;
 const shim_View* shim_views;
@@ -185,7 +185,7 @@ inline bool shim_writes(shim_Shadow& s, bool shared) {
     if (s.read == shim_era && (s.read_other || s.read_warp != warp
                                || (s.read_tick == tick && (s.read_lanes & ~bit)))) return false;
     s.wrote = shim_era; s.wrote_tick = tick; s.wrote_block = shim_block.x;
-    s.wrote_thread = (unsigned short)thread;
+    s.wrote_thread = (unsigned short)thread; s.atomic = 0;
     return true;
 }
 
@@ -211,6 +211,9 @@ template<class Place, class T> struct shim_Element {
     SHIM_UPDATE(&) SHIM_UPDATE(|) SHIM_UPDATE(^)
 };
 
+struct shim_Atomic { const shim_View* view; char* at; I64 index, size; };
+shim_Atomic shim_atomic;  // where the next atomic function works
+
 template<class T> struct shim_Buffer {
     T* data; I64 low, high; const shim_View* view;
     shim_Buffer(const shim_View* v) : data((T*)v->data), low(0), high(v->size), view(v) {}
@@ -232,12 +235,26 @@ template<class T> struct shim_Buffer {
     }
     T get(I64 i) const { check(i, 0); return data[i]; }
     void set(I64 i, T v) const { check(i, 1); data[i] = v; }
-    // For atomics, which do not race with one another.
-    explicit operator U64*() const {
+    explicit operator U64*() const {  // for atomics
         if (low > 0 || high <= 0) shim_fail(SHIM_BAD_WRITE, view, 0, -low, high - low, 0, 1);
+        shim_atomic = {view, (char*)data, -low, high - low};
         return (U64*)data;
     }
 };
+
+// What an atomic function has changed.  These do not race with one another.  Neither do they with
+// other accesses, but where blocks run together: who has read the old value may go another way than
+// who has read the new one, and not come to the next grid barrier.
+inline void shim_changed() {
+    const shim_Atomic& a = shim_atomic;
+    if (!shim_together) return;
+    shim_Shadow* s = a.view->shadow + ((a.at - a.view->start) >> a.view->shift);
+    for (I64 k = sizeof(U64) >> a.view->shift; k > 0; --k, ++s) {
+        if (s->atomic) s->wrote = 0;
+        if (!shim_writes(*s, false)) shim_fail(SHIM_RACE, a.view, 0, a.index, a.size, s, 1);
+        s->atomic = 1;
+    }
+}
 
 template<class T> struct shim_Cell { T value; shim_Shadow shadow; };
 
@@ -392,7 +409,7 @@ namespace {
 inline shim_U32 shim_mask(shim_U32 mask = 0xffffffffu) { return mask; }
 inline U64 atomicCAS(U64* at, U64 old, U64 value) {
     const U64 was = *at;
-    if (was == old) *at = value;
+    if (was == old) { shim_changed(); *at = value; }
     return was;
 }
 """
