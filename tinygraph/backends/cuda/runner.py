@@ -56,8 +56,8 @@ class ShimDevice:
     def launch(self, kernel: Kernel, blocks: int, buffers: Sequence[np.ndarray],
                scalars: Sequence[int], shared: int) -> None:
         """Run a kernel."""
-        more = {"together": True} if kernel.together else {}
-        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared, **more)
+        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared,
+                         together=kernel.together)
 
 
 class KernelRunner:
