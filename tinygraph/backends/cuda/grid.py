@@ -15,8 +15,11 @@ from tinygraph.backends.cuda.names import c_type
 from tinygraph.backends.cuda.nest import (
     SHARED,
     Part,
+    chain_of,
     has_teamwork,
+    loads,
     names_in,
+    outside_sums,
     take_apart,
     written_by,
 )
@@ -51,6 +54,7 @@ from tinygraph.loops.language import (
     Note,
     Stmt,
     Store,
+    expressions,
     walk,
 )
 
@@ -63,17 +67,25 @@ def shareable(stmt: Stmt) -> bool:
     if isinstance(stmt, (Note, Let, Alloc, Gemm, Store)):
         return True
     if isinstance(stmt, Block):
-        return not shared_registers(stmt.body) and all(map(shareable, stmt.body))
+        opened = {id(s.buffer) for s in stmt.body if isinstance(s, Alloc)}
+        return (not opened & shared_registers(stmt.body) and _sums_stored(stmt.body)
+                and all(map(shareable, stmt.body)))
     if not isinstance(stmt, For) or any(isinstance(s, Check) for s in walk(stmt)):
         return False
     if stmt.mode in SHARED:
-        own = {id(s.buffer) for s in walk(stmt) if isinstance(s, Alloc)}
-        return take_apart(stmt) is not None and not left_to_one(stmt) and not any(
-            isinstance(s, Store) and s.buffer.role == "register" and id(s.buffer) not in own
-            for s in walk(stmt))
+        return take_apart(stmt) is not None and not left_to_one(stmt)
     if stmt.mode == "parallel" and not holds_time(stmt):
         return True
     return not has_teamwork(stmt) or shareable(stmt.body)
+
+
+def _sums_stored(stmts: Sequence[Stmt]) -> bool:
+    """Is what nests sum up in registers around them read by stores to memory alone?  One thread
+    makes these, of the block that has the sum."""
+    sums = {id(s.buffer) for stmt in stmts if isinstance(stmt, For) and stmt.mode in SHARED
+            for s in outside_sums(stmt)}
+    return not any(id(x.buffer) in sums for stmt in stmts if kind(stmt) != "alone"
+                   for s in walk(stmt) for e in expressions(s) for x in loads(e))
 
 
 class GridWriter(TeamWriter):
@@ -169,7 +181,16 @@ class GridWriter(TeamWriter):
         if self.team is BLOCK:
             super().nest(root)
             return
-        for k, part in enumerate(take_apart(root) or ()):
+        sums = outside_sums(root)
+        if sums:
+            self._wait(root)
+            self.team = BLOCK
+            self.open("if (blockIdx.x == 0)")
+            self._summed_outside(chain_of(root), sums)
+            self.close()
+            self.team = GRID
+        self.dropped = frozenset(map(id, sums))
+        for k, part in enumerate(take_apart(root) or (), bool(sums)):
             self._wait(root, k)
             if part.summed is not None:
                 self.team = BLOCK
@@ -181,6 +202,7 @@ class GridWriter(TeamWriter):
                 self._owned(part)
             else:
                 self._part(part)
+        self.dropped = frozenset()
 
     def _owned(self, part: Part) -> None:
         """Threads of a block share the iterations that belong to it."""

@@ -69,6 +69,13 @@ class Part:
     lanes: For | None = None
 
 
+def outside_sums(root: For) -> list[Store]:
+    """The stores of a nest to registers that are opened around it."""
+    own = {id(s.buffer) for s in walk(root) if isinstance(s, Alloc)}
+    return [s for s in walk(root) if isinstance(s, Store)
+            and s.buffer.role == "register" and id(s.buffer) not in own]
+
+
 def has_teamwork(stmt: Stmt) -> bool:
     """Is there anything under ``stmt`` that the threads of a block do together?"""
     return any(isinstance(s, (Gemm, Pack)) or (isinstance(s, For) and s.mode != "serial")

@@ -214,8 +214,8 @@ def _stores(part: Part) -> Iterator[Store]:
 
 
 def _likely_units(steps: Sequence[For]) -> int:
-    """The number of hidden units: how far the innermost loops of most nests go; 0 if none has a
-    fixed extent."""
+    """The number of hidden units: how far the innermost loops of most nests go, or the columns of
+    most products; 0 if none has a fixed extent."""
     counts: dict[int, int] = {}
     for step in steps:
         for nest in step.body.body:
@@ -224,5 +224,10 @@ def _likely_units(steps: Sequence[For]) -> int:
                         and not any(isinstance(s, For) for s in walk(loop.body))):
                     n = int(loop.extent.value)
                     counts[n] = counts.get(n, 0) + 1
+    for step in steps if not counts else ():
+        for s in walk(step):
+            if isinstance(s, Gemm) and isinstance(s.n, Const):
+                n = int(s.n.value)
+                counts[n] = counts.get(n, 0) + 1
     counts.pop(1, None)
     return max(counts, key=lambda n: (counts[n], -n), default=0)

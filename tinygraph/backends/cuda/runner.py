@@ -67,6 +67,7 @@ class KernelRunner:
     """
 
     units: int
+    runner: HostRunner
 
     def __init__(self, program: Program, room: int) -> None:
         self.program, self.host = program, schedule(program, room)

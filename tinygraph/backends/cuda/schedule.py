@@ -12,7 +12,6 @@ kernel that finds them out.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -329,8 +328,9 @@ def _never(cond: Expr) -> bool:
 
 
 def _at_least(x: Expr, y: int) -> Expr:
-    known = isinstance(x, Const)
-    return E.const(int(x.value) >= y, bool_) if known else Binary("ge", x, E.index(y))
+    if isinstance(x, Const):
+        return E.const(int(x.value) >= y, bool_)
+    return Binary("ge", x, E.index(y))
 
 
 def _above(x: Expr, y: Const) -> Expr:
@@ -401,9 +401,9 @@ def _work(body: Block, known: frozenset[str], names: dict[str, Expr]) -> Expr:
     def add(stmt: Stmt, times: Expr) -> None:
         nonlocal total
         if isinstance(stmt, Gemm):
-            sizes = [known_size(e) for e in (stmt.m, stmt.n, stmt.k)]
-            if None not in sizes:
-                total = E.add(total, E.mul(times, functools.reduce(E.mul, sizes)))
+            m, n, k = (known_size(e) for e in (stmt.m, stmt.n, stmt.k))
+            if m is not None and n is not None and k is not None:
+                total = E.add(total, E.mul(times, E.mul(m, E.mul(n, k))))
         elif isinstance(stmt, For):
             extent = E.index(1) if over_time(stmt) else known_size(stmt.extent)
             if extent is not None:

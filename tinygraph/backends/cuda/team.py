@@ -17,6 +17,7 @@ from tinygraph.backends.cuda.nest import (
     chain_of,
     has_teamwork,
     memory,
+    outside_sums,
     take_apart,
 )
 from tinygraph.backends.cuda.scalar import accumulated, identity
@@ -302,9 +303,7 @@ class TeamWriter(Threads):
         with such registers what threads cannot share."""
         if left_to_one(root):
             return None
-        own = {id(s.buffer) for s in walk(root) if isinstance(s, Alloc)}
-        return [s for s in walk(root) if isinstance(s, Store)
-                and s.buffer.role == "register" and id(s.buffer) not in own]
+        return outside_sums(root)
 
     def _summed_outside(self, whole: Part, sums: list[Store]) -> None:
         """Every thread has a part of what registers around the nest sum up."""

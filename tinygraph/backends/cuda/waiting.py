@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tinygraph.backends.cuda.nest import SHARED, has_teamwork, take_apart
+from tinygraph.backends.cuda.nest import SHARED, has_teamwork, outside_sums, take_apart
 from tinygraph.backends.cuda.ownership import Access, Memory
-from tinygraph.loops.language import Block, For, Gemm, Let, Note, Stmt, Store
+from tinygraph.loops.language import Block, For, Gemm, Let, Note, Stmt, Store, walk
 
 ALL, BLOCK = "tg_grid(sync);", "__syncthreads();"
 BEFORE, END, AFTER = "before", "end", "after"  # of a loop
@@ -97,6 +97,8 @@ class Waits:
             memory = self.memory
             if isinstance(stmt, For) and what == "nest":
                 found = [frozenset(memory.part(p)) for p in take_apart(stmt) or ()]
+                if outside_sums(stmt):
+                    found.insert(0, frozenset(a for s in walk(stmt) for a in memory.reads(s)))
             elif isinstance(stmt, Gemm):
                 found = [frozenset(memory.product(memory.by_columns(stmt)))]
             elif what in ("value", "note"):
