@@ -19,7 +19,6 @@ Array = np.ndarray[Any, Any]
 
 # What the shim does for reads of 16 bytes, and that their addresses are multiples of 16.
 ALIGNED = r"""
-namespace {
 template<class T> I64 place(shim_Buffer<T> p) { return (I64)p.data; }
 template<class T> I64 place(shim_Shared<T> p) { return -p.low * (I64)sizeof(T); }
 template<class T> bool tg_aligned(shim_Buffer<T> p) { return place(p) % 16 == 0; }
@@ -36,7 +35,6 @@ template<class T> void tg_load4(shim_Buffer<T> p, T* x) { four_read(p, x); }
 template<class T> void tg_load4(shim_Shared<T> p, T* x) { four_read(p, x); }
 template<class T> void tg_store4(shim_Buffer<T> p, const T* x) { four_written(p, x); }
 template<class T> void tg_store4(shim_Shared<T> p, const T* x) { four_written(p, x); }
-}
 """
 
 KERNELS = r"""
