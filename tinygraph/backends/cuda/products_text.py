@@ -135,7 +135,7 @@ TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, int count, T (&sum)[4][4]) {
 template<class T, class X, class Y>
 TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, const I64 (&from)[4], int count,
                         T (&sum)[4][4]) {
-    #pragma unroll 2
+    #pragma unroll 1
     for (int p = 0; p < count; ++p) {
         T left[4], right[4];
         tg_load4(x + p * xs, left);
@@ -169,6 +169,7 @@ TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&su
             #pragma unroll
             for (int e = 0; e < 8; ++e) {
                 T all = total[half + e / 4][e % 4] + sum[half + e / 4][e % 4];
+                #pragma unroll 1
                 for (int g = 0; g < cuts - 1; ++g) all += room[(g * 8 + e) * patches + patch];
                 total[half + e / 4][e % 4] = all;
             }
@@ -178,13 +179,20 @@ TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&su
     tg_clear(sum);
 }
 
+// Which column is the q-th of w, where a block has `own` of every `units`.
+TG_DEVICE I64 tg_column(I64 q, I64 w, I64 own, I64 units, I64 first) {
+    return own == w ? first + q : q / own * units + first + q % own;
+}
 TG_DEVICE bool tg_next(const I64 (&x)[4]) {
     return x[1] == x[0] + 1 && x[2] == x[0] + 2 && x[3] == x[0] + 3;
 }
 
 template<class T, class C>
-TG_DEVICE void tg_write(C c, I64 cr, I64 cc, I64 i, I64 m, const I64 (&column)[4], I64 q, I64 w,
-                        bool accumulate, T (&total)[4][4]) {
+TG_DEVICE void tg_write(C c, I64 cr, I64 cc, I64 i, I64 m, I64 q, I64 w, I64 own, I64 units,
+                        I64 first, bool accumulate, T (&total)[4][4]) {
+    I64 column[4];
+    #pragma unroll
+    for (int v = 0; v < 4; ++v) column[v] = tg_column(q + v, w, own, units, first);
     const bool near = cc == 1 && cr % 4 == 0 && q + 4 <= w && tg_next(column)
         && tg_aligned(c + column[0]);
     #pragma unroll
@@ -216,7 +224,7 @@ TG_DEVICE void tg_write(C c, I64 cr, I64 cc, I64 i, I64 m, const I64 (&column)[4
 template<class T, class A, class B, class C>
 TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool packed, C c, I64 cr,
                               I64 cc, I64 m, I64 w, I64 k, bool accumulate, I64 units, I64 first,
-                              I64 own, bool staged) {
+                              I64 own, bool staged, I64 start, I64 stride) {
     if (m <= 0 || w <= 0) return;
     const auto room = tg_room<T>();
     const int threads = (int)blockDim.x, lane = (int)threadIdx.x;
@@ -238,14 +246,14 @@ TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool pac
     const int ty = even ? patch / 4 / (wide / 2) * 2 + patch / 2 % 2 : patch / wide;
     const auto left = room + (cut * deep * pitch + 4 * ty);
     const auto right = room + cuts * deep * pitch, beside = right + cut * deep * tg_pitch(columns);
-    for (I64 i0 = 0; i0 < m; i0 += rows)
-        for (I64 j0 = 0; j0 < w; j0 += columns) {
-            I64 column[4], from[4];
+    const I64 along = (w + columns - 1) / columns, passes = (m + rows - 1) / rows * along;
+    for (I64 pass = start; pass < passes; pass += stride) {
+            const I64 i0 = pass / along * rows, j0 = pass % along * columns;
+            I64 from[4];
             #pragma unroll
             for (int v = 0; v < 4; ++v) {
-                const I64 last = w - 1, q = j0 + 4 * tx + v < last ? j0 + 4 * tx + v : last;
-                column[v] = own == w ? first + q : q / own * units + first + q % own;
-                from[v] = (packed ? q : column[v]) * bc;
+                const I64 q = j0 + 4 * tx + v < w ? j0 + 4 * tx + v : w - 1;
+                from[v] = (packed ? q : tg_column(q, w, own, units, first)) * bc;
             }
             const bool near = bc == 1 && br % 4 == 0 && tg_next(from) && tg_aligned(b + from[0]);
             tg_Stage<T, A> of_a(a, ar, ac, i0, m, rows, deep, cuts, slice);
@@ -253,51 +261,44 @@ TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool pac
             T sum[4][4], total[4][4];
             tg_clear(sum);
             tg_clear(total);
-            of_a.load(0, k);
-            of_b.load(0, k);
-            int step = 0;
-            for (I64 base = 0; base < k;) {
-                of_a.put(room);
-                of_b.put(right);
-                __syncthreads();
-                const I64 at = base + cut * slice;
-                const int count = cut < cuts && at < k ? tg_least(deep, k - at) : 0;
-                step += deep;
-                base += deep;
-                const bool ends = step >= slice || base >= k;
-                if (ends) {
-                    base += (cuts - 1) * slice;
-                    step = 0;
-                }
-                of_a.load(base, k);  // while this piece is worked on
+            int step = 0, count = 0;
+            I64 base = 0, at = 0;
+            bool ends = false;
+            for (;;) {
+                of_a.load(base, k);  // while the piece before is worked on
                 of_b.load(base, k);
                 if (staged) tg_patch(left, pitch, beside + 4 * tx, tg_pitch(columns), count, sum);
                 else if (near) tg_patch(left, pitch, b + (at * br + from[0]), br, count, sum);
                 else tg_patch(left, pitch, b + at * br, br, from, count, sum);
                 __syncthreads();
                 if (ends) tg_fold(room, patches, patch, cut, cuts, sum, total);
+                if (base >= k) break;
+                of_a.put(room);
+                of_b.put(right);
+                __syncthreads();
+                at = base + cut * slice;
+                count = cut < cuts && at < k ? tg_least(deep, k - at) : 0;
+                step += deep;
+                base += deep;
+                ends = step >= slice || base >= k;
+                if (ends) {
+                    base += (cuts - 1) * slice;
+                    step = 0;
+                }
             }
             if (cut == 0)
-                tg_write(c, cr, cc, i0 + 4 * ty, m, column, j0 + 4 * tx, w, accumulate, total);
+                tg_write(c, cr, cc, i0 + 4 * ty, m, j0 + 4 * tx, w, own, units, first, accumulate,
+                         total);
         }
 }
 
+// c = a b, or c += a b, by one block (first 0, step 1), or by blocks that take tiles in turn.
 template<class T, class A, class B, class C>
-TG_FUNCTION void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
-                        I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
-    // By tiles of TG_SIDE x TG_SIDE, of which blocks take every step-th; or, by one block, few rows
-    // or columns at once.
-    const bool whole = step == 1 && (m <= TG_SIDE / 2 || n <= TG_SIDE / 4);
-    const I64 tall = whole ? m : TG_SIDE, wide = whole ? n : TG_SIDE;
-    const I64 along = whole ? 1 : (n + wide - 1) / wide;
-    const I64 tiles = whole ? 1 : (m + tall - 1) / tall * along;
-    for (I64 tile = first; tile < tiles; tile += step) {
-        const I64 i0 = tile / along * tall, j0 = tile % along * wide;
-        const I64 rows = m - i0 < tall ? m - i0 : tall, columns = n - j0 < wide ? n - j0 : wide;
-        tg_gemm_part<T>(a + i0 * ar, ar, ac, b + j0 * bc, br, bc, true,
-                        c + (i0 * cr + j0 * cc), cr, cc, rows, columns, k, accumulate,
-                        columns, 0, columns, !whole);
-    }
+TG_DEVICE void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
+                       I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
+    const bool few = step == 1 && (m <= TG_SIDE / 2 || n <= TG_SIDE / 4);
+    tg_gemm_part<T>(a, ar, ac, b, br, bc, true, c, cr, cc, m, n, k, accumulate, n, 0, n, !few,
+                    first, step);
 }
 
 // The columns j with first <= j % units < last of c = a b, or c += a b, by one block: those of the
@@ -311,6 +312,6 @@ TG_DEVICE void tg_gemm_units(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool pack
                              I64 units, I64 first, I64 last) {
     const I64 own = last - first, gates = own > 0 ? n / units : 0;
     tg_gemm_part<T>(a, ar, ac, b, br, bc, packed, c, cr, cc, m, gates * own, k, accumulate,
-                    units, first, own, false);
+                    units, first, own, false, 0, 1);
 }
 """
