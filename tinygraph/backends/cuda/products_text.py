@@ -63,7 +63,7 @@ template<class T> TG_DEVICE auto tg_room() {
 // times four elements, which it has in registers in between.
 template<class T, class X> struct tg_Stage {
     X x; I64 pc, inner; int pitch; bool across, whole;
-    I64 at[TG_LOADS], p[TG_LOADS], span[TG_LOADS]; int to[TG_LOADS]; T held[TG_LOADS][4];
+    I64 at[TG_LOADS], p[TG_LOADS]; int many[TG_LOADS], to[TG_LOADS]; T held[TG_LOADS][4];
 
     TG_DEVICE tg_Stage(X x_, I64 ir, I64 pc_, I64 i0, I64 m, int rows, int deep, int cuts,
                        I64 slice) : x(x_), pc(pc_), pitch(tg_pitch(rows)) {
@@ -78,23 +78,23 @@ template<class T, class X> struct tg_Stage {
             const int i = across ? near : far, q = across ? far : near;
             p[v] = cut * slice + q;
             at[v] = (i0 + i) * ir + p[v] * pc;
-            span[v] = m - i0 - i;
+            many[v] = i0 + i < m ? tg_least(4, across ? m - i0 - i : 4) : 0;
             to[v] = cut < cuts ? (cut * deep + q) * pitch + i : -1;
         }
     }
-    // Elements from k on, or of rows from m on, are zeros.
+    // What lies `base` further along k; elements from k on are zeros, and rows from m on.
     TG_DEVICE void load(I64 base, I64 k) {
         #pragma unroll
         for (int v = 0; v < TG_LOADS; ++v) {
             if (to[v] < 0) continue;
-            const I64 rest = k - base - p[v], from = at[v] + base * pc;
-            const I64 left = across ? (rest > 0 ? span[v] : 0) : (span[v] > 0 ? rest : 0);
-            if (whole && left >= 4) {
-                tg_load4(x + from, held[v]);
+            const I64 rest = k - base - p[v];
+            const int left = rest <= 0 ? 0 : across ? many[v] : tg_least(many[v], rest);
+            const auto from = x + (at[v] + base * pc);
+            if (whole && left == 4) {
+                tg_load4(from, held[v]);
             } else {
                 #pragma unroll
-                for (int j = 0; j < 4; ++j)
-                    held[v][j] = j < left ? (T)x[from + j * inner] : (T)0;
+                for (int j = 0; j < 4; ++j) held[v][j] = j < left ? (T)from[j * inner] : (T)0;
             }
         }
     }
@@ -123,10 +123,10 @@ template<class T> TG_DEVICE void tg_outer(const T (&x)[4], const T (&y)[4], T (&
 template<class T, class X, class Y>
 TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, int count, T (&sum)[4][4]) {
     #pragma unroll 4
-    for (int p = 0; p < count; ++p) {
+    for (int p = 0; p < count; ++p, x = x + xs, y = y + ys) {
         T left[4], right[4];
-        tg_load4(x + p * xs, left);
-        tg_load4(y + p * ys, right);
+        tg_load4(x, left);
+        tg_load4(y, right);
         tg_outer(left, right, sum);
     }
 }
@@ -136,11 +136,11 @@ template<class T, class X, class Y>
 TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, const I64 (&from)[4], int count,
                         T (&sum)[4][4]) {
     #pragma unroll 1
-    for (int p = 0; p < count; ++p) {
+    for (int p = 0; p < count; ++p, x = x + xs, y = y + ys) {
         T left[4], right[4];
-        tg_load4(x + p * xs, left);
+        tg_load4(x, left);
         #pragma unroll
-        for (int v = 0; v < 4; ++v) right[v] = y[p * ys + from[v]];
+        for (int v = 0; v < 4; ++v) right[v] = y[from[v]];
         tg_outer(left, right, sum);
     }
 }
@@ -152,6 +152,11 @@ template<class T> TG_DEVICE void tg_clear(T (&sum)[4][4]) {
         for (int v = 0; v < 4; ++v) sum[u][v] = 0;
 }
 
+template<class T> TG_DEVICE void tg_more(const T (&x)[4], T (&total)[4]) {
+    #pragma unroll
+    for (int v = 0; v < 4; ++v) total[v] += x[v];
+}
+
 // A slice of k has been added up, or one for each cut: total += sum, one after another.
 template<class T, class R>
 TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&sum)[4][4],
@@ -159,19 +164,23 @@ TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&su
     #pragma unroll
     for (int half = 0; half < 4; half += 2) {
         if (cuts > 1) {
-            if (cut > 0 && cut < cuts)
-                #pragma unroll
-                for (int e = 0; e < 8; ++e)
-                    room[((cut - 1) * 8 + e) * patches + patch] = sum[half + e / 4][e % 4];
+            const auto mine = room + ((cut - 1) * patches + patch) * 8;
+            if (cut > 0 && cut < cuts) {
+                tg_store4(mine, sum[half]);
+                tg_store4(mine + 4, sum[half + 1]);
+            }
             __syncthreads();
         }
         if (cut == 0) {
-            #pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                T all = total[half + e / 4][e % 4] + sum[half + e / 4][e % 4];
-                #pragma unroll 1
-                for (int g = 0; g < cuts - 1; ++g) all += room[(g * 8 + e) * patches + patch];
-                total[half + e / 4][e % 4] = all;
+            tg_more(sum[half], total[half]);
+            tg_more(sum[half + 1], total[half + 1]);
+            #pragma unroll 1
+            for (int g = 0; g < cuts - 1; ++g) {
+                T x[4], y[4];
+                tg_load4(room + (g * patches + patch) * 8, x);
+                tg_load4(room + ((g * patches + patch) * 8 + 4), y);
+                tg_more(x, total[half]);
+                tg_more(y, total[half + 1]);
             }
         }
         if (cuts > 1) __syncthreads();
