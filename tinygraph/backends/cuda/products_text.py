@@ -188,9 +188,10 @@ TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&su
     tg_clear(sum);
 }
 
-// Which column is the q-th of w, where a block has `own` of every `units`.
+// Which column is the q-th of w, where a block has `own` of every `units`.  There are fewer columns
+// than 2^31 (and divisions of larger numbers are slow).
 TG_DEVICE I64 tg_column(I64 q, I64 w, I64 own, I64 units, I64 first) {
-    return own == w ? first + q : q / own * units + first + q % own;
+    return own == w ? first + q : (int)q / (int)own * units + first + (int)q % (int)own;
 }
 TG_DEVICE bool tg_next(const I64 (&x)[4]) {
     return x[1] == x[0] + 1 && x[2] == x[0] + 2 && x[3] == x[0] + 3;
@@ -255,9 +256,10 @@ TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool pac
     const int ty = even ? patch / 4 / (wide / 2) * 2 + patch / 2 % 2 : patch / wide;
     const auto left = room + (cut * deep * pitch + 4 * ty);
     const auto right = room + cuts * deep * pitch, beside = right + cut * deep * tg_pitch(columns);
-    const I64 along = (w + columns - 1) / columns, passes = (m + rows - 1) / rows * along;
-    for (I64 pass = start; pass < passes; pass += stride) {
-            const I64 i0 = pass / along * rows, j0 = pass % along * columns;
+    const unsigned along = (unsigned)(w + columns - 1) / columns;
+    for (unsigned pass = (unsigned)start; ; pass += (unsigned)stride) {
+            const I64 i0 = (I64)(pass / along) * rows, j0 = (I64)(pass % along) * columns;
+            if (i0 >= m) break;
             I64 from[4];
             #pragma unroll
             for (int v = 0; v < 4; ++v) {
