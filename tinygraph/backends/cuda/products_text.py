@@ -227,14 +227,16 @@ TG_DEVICE void tg_write(C c, I64 cr, I64 cc, I64 i, I64 m, I64 q, I64 w, I64 own
 }
 
 // c = a b, or c += a b, by one block, for w columns: the q-th is column q / own * units + first +
-// q % own of c, and of b too, unless that is packed.  Element (i, j) lies at [i * rows + j * cols].
-// A thread has a patch of 4 x 4 elements; where there are fewer patches than threads, it has it for
-// one of `cuts` slices of k at a time, and the first thread of the patch adds them up.  The left
-// side goes through shared memory, the right side too if it is `staged`.
+// q % own of c, and of b too, unless that is packed (`stored`: how many columns of b may be read).
+// Element (i, j) lies at [i * rows + j * cols].  A thread has a patch of 4 x 4 elements; where
+// there are fewer patches than threads, it has it for one of `cuts` slices of k at a time, and the
+// first thread of the patch adds them up.  What does not fit is done in passes, of which the block
+// takes every stride-th.  The left side goes through shared memory, the right side too if it is
+// `staged`.
 template<class T, class A, class B, class C>
-TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool packed, C c, I64 cr,
-                              I64 cc, I64 m, I64 w, I64 k, bool accumulate, I64 units, I64 first,
-                              I64 own, bool staged, I64 start, I64 stride) {
+TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool packed, I64 stored,
+                              C c, I64 cr, I64 cc, I64 m, I64 w, I64 k, bool accumulate,
+                              I64 units, I64 first, I64 own, bool staged, I64 start, I64 stride) {
     if (m <= 0 || w <= 0) return;
     const auto room = tg_room<T>();
     const int threads = (int)blockDim.x, lane = (int)threadIdx.x;
@@ -258,49 +260,49 @@ TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool pac
     const auto right = room + cuts * deep * pitch, beside = right + cut * deep * tg_pitch(columns);
     const unsigned along = (unsigned)(w + columns - 1) / columns;
     for (unsigned pass = (unsigned)start; ; pass += (unsigned)stride) {
-            const I64 i0 = (I64)(pass / along) * rows, j0 = (I64)(pass % along) * columns;
-            if (i0 >= m) break;
-            I64 from[4];
-            #pragma unroll
-            for (int v = 0; v < 4; ++v) {
-                const I64 q = j0 + 4 * tx + v < w ? j0 + 4 * tx + v : w - 1;
-                from[v] = (packed ? q : tg_column(q, w, own, units, first)) * bc;
-            }
-            const bool near = bc == 1 && br % 4 == 0 && tg_next(from) && tg_aligned(b + from[0]);
-            tg_Stage<T, A> of_a(a, ar, ac, i0, m, rows, deep, cuts, slice);
-            tg_Stage<T, B> of_b(b, bc, br, j0, w, columns, deep, staged ? cuts : 0, slice);
-            T sum[4][4], total[4][4];
-            tg_clear(sum);
-            tg_clear(total);
-            int step = 0, count = 0;
-            I64 base = 0, at = 0;
-            bool ends = false;
-            for (;;) {
-                of_a.load(base, k);  // while the piece before is worked on
-                of_b.load(base, k);
-                if (staged) tg_patch(left, pitch, beside + 4 * tx, tg_pitch(columns), count, sum);
-                else if (near) tg_patch(left, pitch, b + (at * br + from[0]), br, count, sum);
-                else tg_patch(left, pitch, b + at * br, br, from, count, sum);
-                __syncthreads();
-                if (ends) tg_fold(room, patches, patch, cut, cuts, sum, total);
-                if (base >= k) break;
-                of_a.put(room);
-                of_b.put(right);
-                __syncthreads();
-                at = base + cut * slice;
-                count = cut < cuts && at < k ? tg_least(deep, k - at) : 0;
-                step += deep;
-                base += deep;
-                ends = step >= slice || base >= k;
-                if (ends) {
-                    base += (cuts - 1) * slice;
-                    step = 0;
-                }
-            }
-            if (cut == 0)
-                tg_write(c, cr, cc, i0 + 4 * ty, m, j0 + 4 * tx, w, own, units, first, accumulate,
-                         total);
+        const I64 i0 = (I64)(pass / along) * rows, j0 = (I64)(pass % along) * columns;
+        if (i0 >= m) break;
+        I64 from[4];
+        #pragma unroll
+        for (int v = 0; v < 4; ++v) {
+            const I64 q = j0 + 4 * tx + v < stored ? j0 + 4 * tx + v : stored - 1;
+            from[v] = (packed ? q : tg_column(q, w, own, units, first)) * bc;
         }
+        const bool near = bc == 1 && br % 4 == 0 && tg_next(from) && tg_aligned(b + from[0]);
+        tg_Stage<T, A> of_a(a, ar, ac, i0, m, rows, deep, cuts, slice);
+        tg_Stage<T, B> of_b(b, bc, br, j0, w, columns, deep, staged ? cuts : 0, slice);
+        T sum[4][4], total[4][4];
+        tg_clear(sum);
+        tg_clear(total);
+        int step = 0, count = 0;
+        I64 base = 0, at = 0;
+        bool ends = false;
+        for (;;) {
+            of_a.load(base, k);  // while the piece before is worked on
+            of_b.load(base, k);
+            if (staged) tg_patch(left, pitch, beside + 4 * tx, tg_pitch(columns), count, sum);
+            else if (near) tg_patch(left, pitch, b + (at * br + from[0]), br, count, sum);
+            else tg_patch(left, pitch, b + at * br, br, from, count, sum);
+            __syncthreads();
+            if (ends) tg_fold(room, patches, patch, cut, cuts, sum, total);
+            if (base >= k) break;
+            of_a.put(room);
+            of_b.put(right);
+            __syncthreads();
+            at = base + cut * slice;
+            count = cut < cuts && at < k ? tg_least(deep, k - at) : 0;
+            step += deep;
+            base += deep;
+            ends = step >= slice || base >= k;
+            if (ends) {
+                base += (cuts - 1) * slice;
+                step = 0;
+            }
+        }
+        if (cut == 0)
+            tg_write(c, cr, cc, i0 + 4 * ty, m, j0 + 4 * tx, w, own, units, first, accumulate,
+                     total);
+    }
 }
 
 // c = a b, or c += a b, by one block (first 0, step 1), or by blocks that take tiles in turn.
@@ -308,21 +310,24 @@ template<class T, class A, class B, class C>
 TG_DEVICE void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
                        I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
     const bool few = step == 1 && (m <= TG_SIDE / 2 || n <= TG_SIDE / 4);
-    tg_gemm_part<T>(a, ar, ac, b, br, bc, true, c, cr, cc, m, n, k, accumulate, n, 0, n, !few,
-                    first, step);
+    tg_gemm_part<T>(a, ar, ac, b, br, bc, true, n, c, cr, cc, m, n, k, accumulate, n, 0, n,
+                    !few, first, step);
 }
 
 // The columns j with first <= j % units < last of c = a b, or c += a b, by one block: those of the
 // hidden units that a block of a persistent kernel owns.  b has all columns, or, packed, only
-// these: with own = last - first, the q-th is j = q / own * units + first + q % own.  All threads
-// of the block call it, also where it owns none.  Elements are added up in the same order whatever
-// first and last are, so results do not depend on how many blocks share the units.
+// these: with own = last - first, the q-th is j = q / own * units + first + q % own.  Rows of a
+// packed b that are padded to a multiple of four elements (br) are read to their end, which must
+// have been written.  All threads of the block call it, also where it owns no units.  Elements are
+// added up in the same order whatever first and last are, so results do not depend on how many
+// blocks share the units.
 template<class T, class A, class B, class C>
 TG_DEVICE void tg_gemm_units(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool packed,
                              C c, I64 cr, I64 cc, I64 m, I64 n, I64 k, bool accumulate,
                              I64 units, I64 first, I64 last) {
-    const I64 own = last - first, gates = own > 0 ? n / units : 0;
-    tg_gemm_part<T>(a, ar, ac, b, br, bc, packed, c, cr, cc, m, gates * own, k, accumulate,
-                    units, first, own, false, 0, 1);
+    const I64 own = last - first;
+    const I64 w = own > 0 ? (int)n / (int)units * own : 0, up = (w + 3) / 4 * 4;
+    tg_gemm_part<T>(a, ar, ac, b, br, bc, packed, packed && bc == 1 && br >= up ? up : w, c, cr, cc,
+                    m, w, k, accumulate, units, first, own, false, 0, 1);
 }
 """
