@@ -123,9 +123,9 @@ template<class T> TG_DEVICE void tg_outer(const T (&x)[4], const T (&y)[4], T (&
 template<class T, class X, class Y>
 TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, int count, T (&sum)[4][4]) {
     #pragma unroll 4
-    for (int p = 0; p < count; ++p, x = x + xs, y = y + ys) {
+    for (int p = 0, at = 0; p < count; ++p, at += xs, y = y + ys) {
         T left[4], right[4];
-        tg_load4(x, left);
+        tg_load4(x + at, left);
         tg_load4(y, right);
         tg_outer(left, right, sum);
     }
@@ -136,9 +136,9 @@ template<class T, class X, class Y>
 TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, const I64 (&from)[4], int count,
                         T (&sum)[4][4]) {
     #pragma unroll 1
-    for (int p = 0; p < count; ++p, x = x + xs, y = y + ys) {
+    for (int p = 0, at = 0; p < count; ++p, at += xs, y = y + ys) {
         T left[4], right[4];
-        tg_load4(x, left);
+        tg_load4(x + at, left);
         #pragma unroll
         for (int v = 0; v < 4; ++v) right[v] = y[from[v]];
         tg_outer(left, right, sum);
