@@ -19,7 +19,6 @@ Array = np.ndarray[Any, Any]
 
 # What the shim does for reads of 16 bytes, and that their addresses are multiples of 16.
 ALIGNED = r"""
-namespace {
 template<class T> I64 place(shim_Buffer<T> p) { return (I64)p.data; }
 template<class T> I64 place(shim_Shared<T> p) { return -p.low * (I64)sizeof(T); }
 template<class T> bool tg_aligned(shim_Buffer<T> p) { return place(p) % 16 == 0; }
@@ -36,7 +35,6 @@ template<class T> void tg_load4(shim_Buffer<T> p, T* x) { four_read(p, x); }
 template<class T> void tg_load4(shim_Shared<T> p, T* x) { four_read(p, x); }
 template<class T> void tg_store4(shim_Buffer<T> p, const T* x) { four_written(p, x); }
 template<class T> void tg_store4(shim_Shared<T> p, const T* x) { four_written(p, x); }
-}
 """
 
 KERNELS = r"""
@@ -51,13 +49,15 @@ extern "C" __global__ void units_T(BUF(T) a, BUF(T) b, BUF(T) c, I64 a0, I64 ar,
     extern __shared__ T weights_T[];
     const I64 first = units * blockIdx.x / gridDim.x, last = units * (blockIdx.x + 1) / gridDim.x;
     const I64 own = last - first, gates = n / units;
-    if (held == 1) {
-        for (I64 at = threadIdx.x; at < k * gates * own; at += blockDim.x) {
-            const I64 p = at / (gates * own), q = at % (gates * own);
-            weights_T[at] = b[b0 + p * br + (q / own * units + first + q % own) * bc];
+    if (held == 1 || held == 3) {  // as they are, or padded to multiples of four
+        const I64 w = gates * own, pitch = held == 3 ? (w + 3) / 4 * 4 : w;
+        for (I64 at = threadIdx.x; at < k * pitch; at += blockDim.x) {
+            const I64 p = at / pitch, q = at % pitch;
+            weights_T[at] = q < w ? (T)b[b0 + p * br + (q / own * units + first + q % own) * bc]
+                                  : (T)0;
         }
         __syncthreads();
-        tg_gemm_units<T>(a + a0, ar, ac, weights_T, gates * own, 1, true, c + c0, cr, cc, m, n, k,
+        tg_gemm_units<T>(a + a0, ar, ac, weights_T, pitch, 1, true, c + c0, cr, cc, m, n, k,
                          accumulate != 0, units, first, last);
     } else {
         tg_gemm_units<T>(a + a0, ar, ac, b + b0, br, bc, held == 2, c + c0, cr, cc, m, n, k,
@@ -138,7 +138,7 @@ def check(run: Shim, t: str, a: Laid, b: Laid, c: Laid, accumulate: bool, **how:
 
 SIZES = [(1, 1, 1), (1, 70, 33), (8, 8, 8), (9, 300, 5), (16, 65, 40), (70, 3, 21), (300, 8, 2),
          (17, 9, 50), (65, 67, 31), (64, 64, 16), (130, 20, 3), (20, 129, 17), (5, 6, 0),
-         (20, 30, 0), (0, 5, 3), (40, 0, 3), (4, 4, 300), (33, 17, 129), (2, 3, 1000)]
+         (20, 30, 0), (0, 5, 3), (40, 0, 3), (4, 4, 300), (33, 17, 129), (2, 3, 1000), (5, 2, 4100)]
 
 
 @pytest.mark.parametrize("t", DTYPES)
@@ -173,7 +173,7 @@ UNITS = [(1, 4, 1, 1), (1, 4, 12, 12), (5, 3, 7, 7), (64, 4, 20, 20), (16, 1, 40
 
 
 @pytest.mark.parametrize("t", DTYPES)
-@pytest.mark.parametrize("held", [0, 1], ids=["unpacked", "packed"])
+@pytest.mark.parametrize("held", [0, 1, 3], ids=["unpacked", "packed", "padded"])
 @pytest.mark.parametrize("size", UNITS, ids=str)
 def test_shares_of_units(run: Shim, t: str, held: int, size: tuple[int, int, int, int]) -> None:
     """Blocks together make the whole product, of the same bits for any number of blocks; with more
@@ -201,7 +201,7 @@ def test_any_share_of_units(run: Shim, data: st.DataObject) -> None:
     a, b, c = (Laid(rng, *shape, t, draw(st.sampled_from(LAYOUTS)), draw(st.integers(0, 4)))
                for shape in ((m, k), (k, n), (m, n)))
     check(run, t, a, b, c, draw(st.booleans()), threads=draw(st.sampled_from([64, 128, 256])),
-          blocks=draw(st.integers(1, 5)), units=units, held=draw(st.integers(0, 1)),
+          blocks=draw(st.integers(1, 5)), units=units, held=draw(st.sampled_from([0, 1, 3])),
           order=draw(st.sampled_from(["forward", "reversed"])))
 
 

@@ -63,7 +63,7 @@ template<class T> TG_DEVICE auto tg_room() {
 // times four elements, which it has in registers in between.
 template<class T, class X> struct tg_Stage {
     X x; I64 pc, inner; int pitch; bool across, whole;
-    I64 at[TG_LOADS], p[TG_LOADS], span[TG_LOADS]; int to[TG_LOADS]; T held[TG_LOADS][4];
+    I64 at[TG_LOADS], p[TG_LOADS]; int many[TG_LOADS], to[TG_LOADS]; T held[TG_LOADS][4];
 
     TG_DEVICE tg_Stage(X x_, I64 ir, I64 pc_, I64 i0, I64 m, int rows, int deep, int cuts,
                        I64 slice) : x(x_), pc(pc_), pitch(tg_pitch(rows)) {
@@ -78,23 +78,23 @@ template<class T, class X> struct tg_Stage {
             const int i = across ? near : far, q = across ? far : near;
             p[v] = cut * slice + q;
             at[v] = (i0 + i) * ir + p[v] * pc;
-            span[v] = m - i0 - i;
+            many[v] = i0 + i < m ? tg_least(4, across ? m - i0 - i : 4) : 0;
             to[v] = cut < cuts ? (cut * deep + q) * pitch + i : -1;
         }
     }
-    // Elements from k on, or of rows from m on, are zeros.
+    // What lies `base` further along k; elements from k on are zeros, and rows from m on.
     TG_DEVICE void load(I64 base, I64 k) {
         #pragma unroll
         for (int v = 0; v < TG_LOADS; ++v) {
             if (to[v] < 0) continue;
-            const I64 rest = k - base - p[v], from = at[v] + base * pc;
-            const I64 left = across ? (rest > 0 ? span[v] : 0) : (span[v] > 0 ? rest : 0);
-            if (whole && left >= 4) {
-                tg_load4(x + from, held[v]);
+            const I64 rest = k - base - p[v];
+            const int left = rest <= 0 ? 0 : across ? many[v] : tg_least(many[v], rest);
+            const auto from = x + (at[v] + base * pc);
+            if (whole && left == 4) {
+                tg_load4(from, held[v]);
             } else {
                 #pragma unroll
-                for (int j = 0; j < 4; ++j)
-                    held[v][j] = j < left ? (T)x[from + j * inner] : (T)0;
+                for (int j = 0; j < 4; ++j) held[v][j] = j < left ? (T)from[j * inner] : (T)0;
             }
         }
     }
@@ -123,10 +123,10 @@ template<class T> TG_DEVICE void tg_outer(const T (&x)[4], const T (&y)[4], T (&
 template<class T, class X, class Y>
 TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, int count, T (&sum)[4][4]) {
     #pragma unroll 4
-    for (int p = 0; p < count; ++p) {
+    for (int p = 0, at = 0; p < count; ++p, at += xs, y = y + ys) {
         T left[4], right[4];
-        tg_load4(x + p * xs, left);
-        tg_load4(y + p * ys, right);
+        tg_load4(x + at, left);
+        tg_load4(y, right);
         tg_outer(left, right, sum);
     }
 }
@@ -135,12 +135,12 @@ TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, int count, T (&sum)[4][4]) {
 template<class T, class X, class Y>
 TG_DEVICE void tg_patch(X x, int xs, Y y, I64 ys, const I64 (&from)[4], int count,
                         T (&sum)[4][4]) {
-    #pragma unroll 2
-    for (int p = 0; p < count; ++p) {
+    #pragma unroll 1
+    for (int p = 0, at = 0; p < count; ++p, at += xs, y = y + ys) {
         T left[4], right[4];
-        tg_load4(x + p * xs, left);
+        tg_load4(x + at, left);
         #pragma unroll
-        for (int v = 0; v < 4; ++v) right[v] = y[p * ys + from[v]];
+        for (int v = 0; v < 4; ++v) right[v] = y[from[v]];
         tg_outer(left, right, sum);
     }
 }
@@ -152,6 +152,11 @@ template<class T> TG_DEVICE void tg_clear(T (&sum)[4][4]) {
         for (int v = 0; v < 4; ++v) sum[u][v] = 0;
 }
 
+template<class T> TG_DEVICE void tg_more(const T (&x)[4], T (&total)[4]) {
+    #pragma unroll
+    for (int v = 0; v < 4; ++v) total[v] += x[v];
+}
+
 // A slice of k has been added up, or one for each cut: total += sum, one after another.
 template<class T, class R>
 TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&sum)[4][4],
@@ -159,18 +164,23 @@ TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&su
     #pragma unroll
     for (int half = 0; half < 4; half += 2) {
         if (cuts > 1) {
-            if (cut > 0 && cut < cuts)
-                #pragma unroll
-                for (int e = 0; e < 8; ++e)
-                    room[((cut - 1) * 8 + e) * patches + patch] = sum[half + e / 4][e % 4];
+            const auto mine = room + ((cut - 1) * patches + patch) * 8;
+            if (cut > 0 && cut < cuts) {
+                tg_store4(mine, sum[half]);
+                tg_store4(mine + 4, sum[half + 1]);
+            }
             __syncthreads();
         }
         if (cut == 0) {
-            #pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                T all = total[half + e / 4][e % 4] + sum[half + e / 4][e % 4];
-                for (int g = 0; g < cuts - 1; ++g) all += room[(g * 8 + e) * patches + patch];
-                total[half + e / 4][e % 4] = all;
+            tg_more(sum[half], total[half]);
+            tg_more(sum[half + 1], total[half + 1]);
+            #pragma unroll 1
+            for (int g = 0; g < cuts - 1; ++g) {
+                T x[4], y[4];
+                tg_load4(room + (g * patches + patch) * 8, x);
+                tg_load4(room + ((g * patches + patch) * 8 + 4), y);
+                tg_more(x, total[half]);
+                tg_more(y, total[half + 1]);
             }
         }
         if (cuts > 1) __syncthreads();
@@ -178,13 +188,21 @@ TG_DEVICE void tg_fold(R room, int patches, int patch, int cut, int cuts, T (&su
     tg_clear(sum);
 }
 
+// Which column is the q-th of w, where a block has `own` of every `units`.  There are fewer columns
+// than 2^31 (and divisions of larger numbers are slow).
+TG_DEVICE I64 tg_column(I64 q, I64 w, I64 own, I64 units, I64 first) {
+    return own == w ? first + q : (int)q / (int)own * units + first + (int)q % (int)own;
+}
 TG_DEVICE bool tg_next(const I64 (&x)[4]) {
     return x[1] == x[0] + 1 && x[2] == x[0] + 2 && x[3] == x[0] + 3;
 }
 
 template<class T, class C>
-TG_DEVICE void tg_write(C c, I64 cr, I64 cc, I64 i, I64 m, const I64 (&column)[4], I64 q, I64 w,
-                        bool accumulate, T (&total)[4][4]) {
+TG_DEVICE void tg_write(C c, I64 cr, I64 cc, I64 i, I64 m, I64 q, I64 w, I64 own, I64 units,
+                        I64 first, bool accumulate, T (&total)[4][4]) {
+    I64 column[4];
+    #pragma unroll
+    for (int v = 0; v < 4; ++v) column[v] = tg_column(q + v, w, own, units, first);
     const bool near = cc == 1 && cr % 4 == 0 && q + 4 <= w && tg_next(column)
         && tg_aligned(c + column[0]);
     #pragma unroll
@@ -209,14 +227,16 @@ TG_DEVICE void tg_write(C c, I64 cr, I64 cc, I64 i, I64 m, const I64 (&column)[4
 }
 
 // c = a b, or c += a b, by one block, for w columns: the q-th is column q / own * units + first +
-// q % own of c, and of b too, unless that is packed.  Element (i, j) lies at [i * rows + j * cols].
-// A thread has a patch of 4 x 4 elements; where there are fewer patches than threads, it has it for
-// one of `cuts` slices of k at a time, and the first thread of the patch adds them up.  The left
-// side goes through shared memory, the right side too if it is `staged`.
+// q % own of c, and of b too, unless that is packed (`stored`: how many columns of b may be read).
+// Element (i, j) lies at [i * rows + j * cols].  A thread has a patch of 4 x 4 elements; where
+// there are fewer patches than threads, it has it for one of `cuts` slices of k at a time, and the
+// first thread of the patch adds them up.  What does not fit is done in passes, of which the block
+// takes every stride-th.  The left side goes through shared memory, the right side too if it is
+// `staged`.
 template<class T, class A, class B, class C>
-TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool packed, C c, I64 cr,
-                              I64 cc, I64 m, I64 w, I64 k, bool accumulate, I64 units, I64 first,
-                              I64 own, bool staged) {
+TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool packed, I64 stored,
+                              C c, I64 cr, I64 cc, I64 m, I64 w, I64 k, bool accumulate,
+                              I64 units, I64 first, I64 own, bool staged, I64 start, I64 stride) {
     if (m <= 0 || w <= 0) return;
     const auto room = tg_room<T>();
     const int threads = (int)blockDim.x, lane = (int)threadIdx.x;
@@ -238,79 +258,76 @@ TG_FUNCTION void tg_gemm_part(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool pac
     const int ty = even ? patch / 4 / (wide / 2) * 2 + patch / 2 % 2 : patch / wide;
     const auto left = room + (cut * deep * pitch + 4 * ty);
     const auto right = room + cuts * deep * pitch, beside = right + cut * deep * tg_pitch(columns);
-    for (I64 i0 = 0; i0 < m; i0 += rows)
-        for (I64 j0 = 0; j0 < w; j0 += columns) {
-            I64 column[4], from[4];
-            #pragma unroll
-            for (int v = 0; v < 4; ++v) {
-                const I64 last = w - 1, q = j0 + 4 * tx + v < last ? j0 + 4 * tx + v : last;
-                column[v] = own == w ? first + q : q / own * units + first + q % own;
-                from[v] = (packed ? q : column[v]) * bc;
-            }
-            const bool near = bc == 1 && br % 4 == 0 && tg_next(from) && tg_aligned(b + from[0]);
-            tg_Stage<T, A> of_a(a, ar, ac, i0, m, rows, deep, cuts, slice);
-            tg_Stage<T, B> of_b(b, bc, br, j0, w, columns, deep, staged ? cuts : 0, slice);
-            T sum[4][4], total[4][4];
-            tg_clear(sum);
-            tg_clear(total);
-            of_a.load(0, k);
-            of_b.load(0, k);
-            int step = 0;
-            for (I64 base = 0; base < k;) {
-                of_a.put(room);
-                of_b.put(right);
-                __syncthreads();
-                const I64 at = base + cut * slice;
-                const int count = cut < cuts && at < k ? tg_least(deep, k - at) : 0;
-                step += deep;
-                base += deep;
-                const bool ends = step >= slice || base >= k;
-                if (ends) {
-                    base += (cuts - 1) * slice;
-                    step = 0;
-                }
-                of_a.load(base, k);  // while this piece is worked on
-                of_b.load(base, k);
-                if (staged) tg_patch(left, pitch, beside + 4 * tx, tg_pitch(columns), count, sum);
-                else if (near) tg_patch(left, pitch, b + (at * br + from[0]), br, count, sum);
-                else tg_patch(left, pitch, b + at * br, br, from, count, sum);
-                __syncthreads();
-                if (ends) tg_fold(room, patches, patch, cut, cuts, sum, total);
-            }
-            if (cut == 0)
-                tg_write(c, cr, cc, i0 + 4 * ty, m, column, j0 + 4 * tx, w, accumulate, total);
+    const unsigned along = (unsigned)(w + columns - 1) / columns;
+    for (unsigned pass = (unsigned)start; ; pass += (unsigned)stride) {
+        const I64 i0 = (I64)(pass / along) * rows, j0 = (I64)(pass % along) * columns;
+        if (i0 >= m) break;
+        I64 from[4];
+        #pragma unroll
+        for (int v = 0; v < 4; ++v) {
+            const I64 q = j0 + 4 * tx + v < stored ? j0 + 4 * tx + v : stored - 1;
+            from[v] = (packed ? q : tg_column(q, w, own, units, first)) * bc;
         }
+        const bool near = bc == 1 && br % 4 == 0 && tg_next(from) && tg_aligned(b + from[0]);
+        tg_Stage<T, A> of_a(a, ar, ac, i0, m, rows, deep, cuts, slice);
+        tg_Stage<T, B> of_b(b, bc, br, j0, w, columns, deep, staged ? cuts : 0, slice);
+        T sum[4][4], total[4][4];
+        tg_clear(sum);
+        tg_clear(total);
+        int step = 0, count = 0;
+        I64 base = 0, at = 0;
+        bool ends = false;
+        for (;;) {
+            of_a.load(base, k);  // while the piece before is worked on
+            of_b.load(base, k);
+            if (staged) tg_patch(left, pitch, beside + 4 * tx, tg_pitch(columns), count, sum);
+            else if (near) tg_patch(left, pitch, b + (at * br + from[0]), br, count, sum);
+            else tg_patch(left, pitch, b + at * br, br, from, count, sum);
+            __syncthreads();
+            if (ends) tg_fold(room, patches, patch, cut, cuts, sum, total);
+            if (base >= k) break;
+            of_a.put(room);
+            of_b.put(right);
+            __syncthreads();
+            at = base + cut * slice;
+            count = cut < cuts && at < k ? tg_least(deep, k - at) : 0;
+            step += deep;
+            base += deep;
+            ends = step >= slice || base >= k;
+            if (ends) {
+                base += (cuts - 1) * slice;
+                step = 0;
+            }
+        }
+        if (cut == 0)
+            tg_write(c, cr, cc, i0 + 4 * ty, m, j0 + 4 * tx, w, own, units, first, accumulate,
+                     total);
+    }
 }
 
+// c = a b, or c += a b, by one block (first 0, step 1), or by blocks that take tiles in turn.
 template<class T, class A, class B, class C>
-TG_FUNCTION void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
-                        I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
-    // By tiles of TG_SIDE x TG_SIDE, of which blocks take every step-th; or, by one block, few rows
-    // or columns at once.
-    const bool whole = step == 1 && (m <= TG_SIDE / 2 || n <= TG_SIDE / 4);
-    const I64 tall = whole ? m : TG_SIDE, wide = whole ? n : TG_SIDE;
-    const I64 along = whole ? 1 : (n + wide - 1) / wide;
-    const I64 tiles = whole ? 1 : (m + tall - 1) / tall * along;
-    for (I64 tile = first; tile < tiles; tile += step) {
-        const I64 i0 = tile / along * tall, j0 = tile % along * wide;
-        const I64 rows = m - i0 < tall ? m - i0 : tall, columns = n - j0 < wide ? n - j0 : wide;
-        tg_gemm_part<T>(a + i0 * ar, ar, ac, b + j0 * bc, br, bc, true,
-                        c + (i0 * cr + j0 * cc), cr, cc, rows, columns, k, accumulate,
-                        columns, 0, columns, !whole);
-    }
+TG_DEVICE void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
+                       I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
+    const bool few = step == 1 && (m <= TG_SIDE / 2 || n <= TG_SIDE / 4);
+    tg_gemm_part<T>(a, ar, ac, b, br, bc, true, n, c, cr, cc, m, n, k, accumulate, n, 0, n,
+                    !few, first, step);
 }
 
 // The columns j with first <= j % units < last of c = a b, or c += a b, by one block: those of the
 // hidden units that a block of a persistent kernel owns.  b has all columns, or, packed, only
-// these: with own = last - first, the q-th is j = q / own * units + first + q % own.  All threads
-// of the block call it, also where it owns none.  Elements are added up in the same order whatever
-// first and last are, so results do not depend on how many blocks share the units.
+// these: with own = last - first, the q-th is j = q / own * units + first + q % own.  Rows of a
+// packed b that are padded to a multiple of four elements (br) are read to their end, which must
+// have been written.  All threads of the block call it, also where it owns no units.  Elements are
+// added up in the same order whatever first and last are, so results do not depend on how many
+// blocks share the units.
 template<class T, class A, class B, class C>
 TG_DEVICE void tg_gemm_units(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, bool packed,
                              C c, I64 cr, I64 cc, I64 m, I64 n, I64 k, bool accumulate,
                              I64 units, I64 first, I64 last) {
-    const I64 own = last - first, gates = own > 0 ? n / units : 0;
-    tg_gemm_part<T>(a, ar, ac, b, br, bc, packed, c, cr, cc, m, gates * own, k, accumulate,
-                    units, first, own, false);
+    const I64 own = last - first;
+    const I64 w = own > 0 ? (int)n / (int)units * own : 0, up = (w + 3) / 4 * 4;
+    tg_gemm_part<T>(a, ar, ac, b, br, bc, packed, packed && bc == 1 && br >= up ? up : w, c, cr, cc,
+                    m, w, k, accumulate, units, first, own, false, 0, 1);
 }
 """
