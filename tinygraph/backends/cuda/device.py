@@ -182,22 +182,28 @@ class CudaDevice:
                 shared_bytes)
         return Entry(name, int(function.ptr), threads, shared_bytes, function)
 
-    def resident(self, entry: Entry) -> int:
-        """How many blocks of a kernel the device runs at one time."""
+    def resident(self, entry: Entry, shared_bytes: int | None = None) -> int:
+        """How many blocks of a kernel, with its shared memory or ``shared_bytes`` of it, the
+        device runs at one time."""
+        shared = entry.shared_bytes if shared_bytes is None else shared_bytes
         each = self.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            entry.pointer, entry.threads, entry.shared_bytes)
+            entry.pointer, entry.threads, shared)
         return int(each) * self.multiprocessors
 
-    def launch(self, entry: Entry, blocks: int, arguments: Arguments, stream: int,
-               together: bool = False) -> None:
-        """Run a kernel after what ``stream`` (its address) has to do; nothing for no blocks.
+    def launch(self, entry: Entry, blocks: int, arguments: Arguments, stream: int | None = None,
+               together: bool = False, shared_bytes: int | None = None) -> None:
+        """Run a kernel after what ``stream`` (its address; the current one unless given) has to
+        do; nothing for no blocks.
 
-        together  all blocks run at one time, so that they may wait for one another; there must
-                  be no more than ``resident`` of them
+        together      all blocks run at one time, so that they may wait for one another; there must
+                      be no more than ``resident`` of them
+        shared_bytes  of shared memory for this launch, no more than the entry has
         """
         if blocks <= 0:
             return
-        shape = blocks, 1, 1, entry.threads, 1, 1, entry.shared_bytes, stream, arguments.address
+        shared = entry.shared_bytes if shared_bytes is None else shared_bytes
+        stream = int(self.stream().ptr) if stream is None else stream
+        shape = blocks, 1, 1, entry.threads, 1, 1, shared, stream, arguments.address
         if together:
             self.driver.launchCooperativeKernel(entry.pointer, *shape)
         else:

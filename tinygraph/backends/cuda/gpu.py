@@ -6,14 +6,19 @@ Memory is named by places, which are an address and a dtype; who calls keeps the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygraph.backends.cuda import nvrtc
+from tinygraph.backends.cuda.cublas import Matrix, product
 from tinygraph.backends.cuda.device import Arguments, CudaDevice, Entry
+from tinygraph.backends.cuda.host import Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
+from tinygraph.backends.cuda.replay import Work
+from tinygraph.config import config
+from tinygraph.errors import InternalError
 
 _DECLARED = 48 << 10  # bytes of shared memory that the text of a kernel may declare
 _WAVES = 4  # blocks that a multiprocessor has at a time, about
@@ -40,15 +45,21 @@ class GpuKernels:
         self.shared_bytes = max(0, device.shared_bytes - _DECLARED)
         self._kernels = tuple(kernels)
         self._loaded: dict[str, tuple[Entry, Arguments]] = {}
+        self._together: dict[tuple[str, int], int] = {}
+
+    def _entry(self, kernel: Kernel) -> tuple[Entry, Arguments]:
+        if not self._loaded:
+            self._load()
+        return self._loaded[kernel.name]
 
     def _load(self) -> None:
         cubin = nvrtc.compile_source(self.source, self.device.arch, self.name)
         module = self.device.load(cubin)
         for k in self._kernels:
             entry = self.device.entry(module, k.name, THREADS,
-                                      self.shared_bytes if k.held else k.shared_bytes)
-            self._loaded[k.name] = entry, Arguments(
-                int(k.checks) + len(k.buffers) + len(k.scalars))
+                                      self.shared_bytes if k.held or k.together
+                                      else k.shared_bytes)
+            self._loaded[k.name] = entry, Arguments(_count(k))
 
     def place(self, array: Any) -> Place:
         """Where a contiguous CuPy array is."""
@@ -58,16 +69,64 @@ class GpuKernels:
         """The elements of ``dtype`` from byte ``start`` of ``memory`` on."""
         return Place(memory.address + start, np.dtype(dtype))
 
+    def address(self, memory: Place) -> int:
+        """Where it is."""
+        return memory.address
+
+    def together(self, kernel: Kernel, shared: int) -> int:
+        """How many blocks of a kernel, with ``shared`` bytes of shared memory, are to wait for one
+        another: one a multiprocessor.  Raises InternalError where it cannot hold one."""
+        found = self._together.get((kernel.name, shared))
+        if found is None:
+            entry, _ = self._entry(kernel)
+            found = self.device.resident(entry, shared)
+            if not found:
+                raise InternalError(f"{kernel.name}: a multiprocessor has no room for a block with "
+                                    f"{shared} bytes of shared memory")
+            found = self._together[kernel.name, shared] = min(found, self.device.multiprocessors)
+        return found
+
     def launch(self, kernel: Kernel, blocks: int, buffers: Sequence[Place],
                scalars: Sequence[int], shared: int = 0) -> None:
-        """Run a kernel on the current stream; ``buffers`` with the failure record in front where
-        it checks.  ``shared``: bytes of shared memory on top of what its text declares."""
-        if not self._loaded:
-            self._load()
-        entry, arguments = self._loaded[kernel.name]
-        arguments.set([*(b.address for b in buffers), *scalars])
-        self.device.launch(replace(entry, shared_bytes=shared), blocks, arguments,
-                           int(self.device.stream().ptr))
+        """Run a kernel on the current stream.  ``buffers``: with the failure record in front where
+        it checks;  ``shared``: bytes of shared memory on top of what its text declares."""
+        entry, arguments = self._entry(kernel)
+        self._launch(entry, arguments, kernel, blocks, buffers, scalars, shared)()
+
+    def prepared(self, kernel: Kernel, blocks: int, buffers: Sequence[Place],
+                 scalars: Sequence[int], shared: int = 0) -> Work:
+        """A launch, to be made whenever it is called, on the stream that is current then."""
+        entry, _ = self._entry(kernel)
+        return self._launch(entry, Arguments(_count(kernel)), kernel, blocks, buffers, scalars,
+                            shared)
+
+    def _launch(self, entry: Entry, arguments: Arguments, kernel: Kernel, blocks: int,
+                buffers: Sequence[Place], scalars: Sequence[int], shared: int) -> Work:
+        arguments.set([*[b.address for b in buffers], *scalars])
+        return partial(self.device.launch, entry, blocks, arguments, None, kernel.together, shared)
+
+    def captured(self, launches: Sequence[Work]) -> Work:
+        """Launches that ``prepared`` gave as a CUDA graph."""
+        def all_of_them(stream: int) -> None:
+            for launch in launches:
+                launch()
+
+        work: Work = self.device.capture(all_of_them).launch
+        return work
+
+    def product(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
+                accumulate: bool) -> Work | None:
+        """c = a b, or c += a b, by cuBLAS on the stream that is current when it is called; None
+        without cuBLAS, and for strides that it does not take."""
+        products = self.device.products
+        if products is None:
+            return None
+        x, y, z = (Matrix(o.memory.address + o.start * o.memory.dtype.itemsize, o.rows, o.cols)
+                   for o in (a, b, c))
+        call = product(x, y, z, *sizes)
+        if call is None:
+            return None
+        return partial(products.multiply, call, c.memory.dtype.name, accumulate, config.tf32)
 
     # --- for Python functions inside a program
 
@@ -102,3 +161,8 @@ def _reach(strides: Sequence[int], sizes: Sequence[int]) -> tuple[int, int]:
     """The lowest and the highest element of a strided array, counted from its first."""
     ends = [s * (n - 1) for s, n in zip(strides, sizes, strict=True)]
     return sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends)
+
+
+def _count(kernel: Kernel) -> int:
+    """How many parameters a kernel has."""
+    return int(kernel.checks) + int(kernel.together) + len(kernel.buffers) + len(kernel.scalars)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from tinygraph.backends.cuda.cublas import Matrix, product
 from tinygraph.backends.cuda.device import CudaDevice, require_cuda
 from tinygraph.backends.cuda.gpu import GpuKernels
-from tinygraph.backends.cuda.host import FAULT_NUMBERS, HostRunner
+from tinygraph.backends.cuda.host import FAULT_NUMBERS, RECORD_NUMBERS, HostRunner, Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.prelude import prelude
+from tinygraph.backends.cuda.replay import Work
 from tinygraph.backends.cuda.schedule import explained, schedule
 from tinygraph.backends.cuda.shim import Shim
 from tinygraph.backends.runners import Fault
@@ -39,7 +42,10 @@ class ShimDevice:
 
     def part(self, memory: np.ndarray, dtype: np.dtype, start: int, count: int) -> np.ndarray:
         """Elements of the workspace."""
-        return memory[start:start + count * dtype.itemsize].view(dtype)
+        return memory.view(np.uint8)[start:start + count * dtype.itemsize].view(dtype)
+
+    def address(self, memory: np.ndarray) -> None:
+        """Calls are not replayed: every call has new memory."""
 
     def array(self, memory: np.ndarray, start: int, strides: Sequence[int], sizes: Sequence[int]
               ) -> np.ndarray:
@@ -56,7 +62,31 @@ class ShimDevice:
     def launch(self, kernel: Kernel, blocks: int, buffers: Sequence[np.ndarray],
                scalars: Sequence[int], shared: int) -> None:
         """Run a kernel."""
-        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared)
+        how: dict[str, Any] = {"together": True} if kernel.together else {}
+        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared, **how)
+
+    def prepared(self, *arguments: Any) -> Work:
+        """A launch for later."""
+        return partial(self.launch, *arguments)
+
+    def captured(self, launches: Sequence[Work]) -> Work:
+        """Launches for later."""
+        return lambda: [launch() for launch in launches]
+
+    def together(self, kernel: Kernel, shared: int) -> int:
+        """As many as run at a time."""
+        return self.units
+
+    def product(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
+                accumulate: bool) -> Work | None:
+        """NumPy's, where cuBLAS would take these strides."""
+        m, n, k = sizes
+        x, y, z = (Matrix(0, o.rows, o.cols) for o in (a, b, c))
+        if product(x, y, z, m, n, k) is None:
+            return None
+        left, right, out = (self.array(o.memory, o.start, (o.rows, o.cols), shape)
+                            for o, shape in ((a, (m, k)), (b, (k, n)), (c, (m, n))))
+        return lambda: np.add(left @ right, out if accumulate else 0, out=out)
 
 
 class KernelRunner:
@@ -94,7 +124,7 @@ class ShimRunner(KernelRunner):
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         flat = [a.reshape(-1) for a in (*arrays, *results, *constants)]
         arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
-        fault = np.zeros(FAULT_NUMBERS, np.int64)
+        fault = np.zeros(RECORD_NUMBERS, np.int64)
         self.runner.run([int(n) for n in plan.sizes], flat, arena, fault)
         return _fault(fault)
 
@@ -122,7 +152,7 @@ class GpuRunner(KernelRunner):
             inputs = [device.to_device(a) for a in arrays]
             outputs = [device.empty(a.shape, a.dtype) for a in results]
             arena = device.empty((plan.arena_bytes + 64,), np.dtype(np.uint8))
-            fault = device.empty((FAULT_NUMBERS,), np.dtype(np.int64))
+            fault = device.empty((RECORD_NUMBERS,), np.dtype(np.int64))
             device.clear(fault)
             given = [*inputs, *outputs, *(self._constants[k] for k in range(len(constants)))]
             self.runner.run([int(n) for n in plan.sizes], [self.kernels.place(a) for a in given],
@@ -135,7 +165,8 @@ class GpuRunner(KernelRunner):
 
 
 def _fault(record: np.ndarray) -> Fault | None:
-    return None if record[0] == 0 else Fault(int(record[0]) - 1, tuple(map(int, record[1:])))
+    numbers = tuple(map(int, record[1:FAULT_NUMBERS]))
+    return None if record[0] == 0 else Fault(int(record[0]) - 1, numbers)
 
 
 def kernel_runner(program: Program, backend: str) -> KernelRunner:
