@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,6 +113,27 @@ class Arguments:
         self.values[:len(values)] = list(values)
 
 
+class ArgumentRows:
+    """The arguments of many launches, a row each, 8 bytes each.
+
+    values  all of them, row after row (int64);  rows  each with its address, as ``Arguments``
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        counts = [len(row) for row in rows]
+        self.values = np.array([value for row in rows for value in row], np.int64)
+        self._places = self.values.ctypes.data + 8 * np.arange(sum(counts), dtype=np.int64)
+        start = self._places.ctypes.data
+        self.starts = np.cumsum([0, *counts])
+        self.rows = [Row(start + 8 * int(at)) for at in self.starts[:-1]]
+
+
+class Row(NamedTuple):
+    """The arguments of a launch.  Somebody else keeps them alive."""
+
+    address: int
+
+
 class CudaDevice:
     """One GPU.
 
@@ -190,8 +211,9 @@ class CudaDevice:
             entry.pointer, entry.threads, shared)
         return int(each) * self.multiprocessors
 
-    def launch(self, entry: Entry, blocks: int, arguments: Arguments, stream: int | None = None,
-               together: bool = False, shared_bytes: int | None = None) -> None:
+    def launch(self, entry: Entry, blocks: int, arguments: Arguments | Row,
+               stream: int | None = None, together: bool = False,
+               shared_bytes: int | None = None) -> None:
         """Run a kernel after what ``stream`` (its address; the current one unless given) has to
         do; nothing for no blocks.
 

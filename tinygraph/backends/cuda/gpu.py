@@ -13,10 +13,10 @@ import numpy as np
 
 from tinygraph.backends.cuda import nvrtc
 from tinygraph.backends.cuda.cublas import Matrix, product
-from tinygraph.backends.cuda.device import Arguments, CudaDevice, Entry
+from tinygraph.backends.cuda.device import ArgumentRows, Arguments, CudaDevice, Entry
 from tinygraph.backends.cuda.host import Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
-from tinygraph.backends.cuda.replay import Work
+from tinygraph.backends.cuda.replay import Addresses, Launched, Prepared, Work
 from tinygraph.config import config
 from tinygraph.errors import InternalError
 
@@ -69,6 +69,11 @@ class GpuKernels:
         """The elements of ``dtype`` from byte ``start`` of ``memory`` on."""
         return Place(memory.address + start, np.dtype(dtype))
 
+    @property
+    def repeats(self) -> GpuKernels:
+        """It replays calls itself."""
+        return self
+
     def address(self, memory: Place) -> int:
         """Where it is."""
         return memory.address
@@ -91,42 +96,37 @@ class GpuKernels:
         """Run a kernel on the current stream.  ``buffers``: with the failure record in front where
         it checks;  ``shared``: bytes of shared memory on top of what its text declares."""
         entry, arguments = self._entry(kernel)
-        self._launch(entry, arguments, kernel, blocks, buffers, scalars, shared)()
-
-    def prepared(self, kernel: Kernel, blocks: int, buffers: Sequence[Place],
-                 scalars: Sequence[int], shared: int = 0) -> Work:
-        """A launch, to be made whenever it is called, on the stream that is current then."""
-        entry, _ = self._entry(kernel)
-        return self._launch(entry, Arguments(_count(kernel)), kernel, blocks, buffers, scalars,
-                            shared)
-
-    def _launch(self, entry: Entry, arguments: Arguments, kernel: Kernel, blocks: int,
-                buffers: Sequence[Place], scalars: Sequence[int], shared: int) -> Work:
         arguments.set([*[b.address for b in buffers], *scalars])
-        return partial(self.device.launch, entry, blocks, arguments, None, kernel.together, shared)
+        self.device.launch(entry, blocks, arguments, None, kernel.together, shared)
 
-    def captured(self, launches: Sequence[Work]) -> Work:
+    def prepared(self, launches: Sequence[Launched], addresses: Addresses) -> Prepared:
+        """Launches for later, each on the stream that is current then."""
+        return _Prepared(self.device, [(x, self._entry(x.kernel)[0]) for x in launches], addresses)
+
+    def captured(self, works: Sequence[Work]) -> Work:
         """Launches that ``prepared`` gave as a CUDA graph."""
         def all_of_them(stream: int) -> None:
-            for launch in launches:
+            for launch in works:
                 launch()
 
         work: Work = self.device.capture(all_of_them).launch
         return work
 
-    def product(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
-                accumulate: bool) -> Work | None:
-        """c = a b, or c += a b, by cuBLAS on the stream that is current when it is called; None
-        without cuBLAS, and for strides that it does not take."""
-        products = self.device.products
-        if products is None:
-            return None
+    @property
+    def multiplies(self) -> bool:
+        """Is there cuBLAS?"""
+        return self.device.products is not None
+
+    def multiply(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
+                 accumulate: bool) -> None:
+        """c = a b, or c += a b, by cuBLAS on the current stream.  Raises InternalError without
+        cuBLAS, and for strides that it does not take."""
         x, y, z = (Matrix(o.memory.address + o.start * o.memory.dtype.itemsize, o.rows, o.cols)
                    for o in (a, b, c))
-        call = product(x, y, z, *sizes)
-        if call is None:
-            return None
-        return partial(products.multiply, call, c.memory.dtype.name, accumulate, config.tf32)
+        call, products = product(x, y, z, *sizes), self.device.products
+        if call is None or products is None:
+            raise InternalError(f"cuBLAS does not multiply {a} by {b}")
+        products.multiply(call, c.memory.dtype.name, accumulate, config.tf32)
 
     # --- for Python functions inside a program
 
@@ -155,6 +155,29 @@ class GpuKernels:
         self.device.fetch(memory.address + (start + low) * item, region)
         return region, np.ndarray(sizes, memory.dtype, region, -low * item,
                                   [s * item for s in strides])
+
+
+class _Prepared:
+    """The arguments of launches in one array, so that all addresses change at once."""
+
+    def __init__(self, device: CudaDevice, launches: Sequence[tuple[Launched, Entry]],
+                 addresses: Addresses) -> None:
+        self._arguments = ArgumentRows([[*(b.address for b in x.buffers), *x.scalars]
+                                        for x, _ in launches])
+        self._words = np.array([start + k for start, (x, _) in zip(
+            self._arguments.starts.tolist(), launches, strict=False)
+            for k in range(len(x.sources))], np.int64)
+        self._sources = np.array([s for x, _ in launches for s in x.sources], np.int64)
+        self._now = np.array(addresses, np.int64)
+        self.works: Sequence[Work] = [
+            partial(device.launch, entry, x.blocks, row, None, x.kernel.together, x.shared)
+            for (x, entry), row in zip(launches, self._arguments.rows, strict=True)]
+
+    def move(self, addresses: Addresses) -> None:
+        """Put other addresses in; a launch has copied what it was given."""
+        new = np.array(addresses, np.int64)
+        self._arguments.values[self._words] += (new - self._now)[self._sources]
+        self._now = new
 
 
 def _reach(strides: Sequence[int], sizes: Sequence[int]) -> tuple[int, int]:

@@ -6,15 +6,16 @@ come again are replayed (replay.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from tinygraph.backends.cuda import cublas
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
-from tinygraph.backends.cuda.replay import Launcher, Replays, Sink, Work
+from tinygraph.backends.cuda.replay import Launched, Launcher, Now, Repeats, Replays, Sink
 from tinygraph.backends.cuda.schedule import (
     Either,
     HostCall,
@@ -25,7 +26,6 @@ from tinygraph.backends.cuda.schedule import (
     Product,
     Step,
 )
-from tinygraph.config import config
 from tinygraph.dtypes import int64
 from tinygraph.errors import InternalError
 from tinygraph.loops.language import (
@@ -35,7 +35,7 @@ from tinygraph.loops.language import (
     Const,
     DimOf,
     Expr,
-    Matrix,
+    Gemm,
     Program,
     Select,
     Strided,
@@ -65,21 +65,21 @@ class Operand:
 
 
 class Device(Launcher, Protocol):
-    """What runs kernels.  Memory is given by objects that only the device knows.
-
-    A kernel's buffers have the failure record in front where it checks, and what ``tg_grid``
-    counts behind that where its blocks run together.  ``shared`` are bytes of shared memory on top
-    of what its text declares.
-    """
+    """What runs kernels.  Memory is given by objects that only the device knows."""
 
     units: int  # how many blocks run at a time, about
     shared_bytes: int  # of shared memory that a block may have beside what kernels declare
 
+    @property
+    def repeats(self) -> Repeats | None:
+        """What replays calls; None where every call is worked out."""
+
+    @property
+    def multiplies(self) -> bool:
+        """Can it multiply matrices without a kernel of the program (cuBLAS)?"""
+
     def part(self, memory: Any, dtype: np.dtype, start: int, count: int) -> Any:
         """``count`` elements of ``dtype`` from byte ``start`` of ``memory`` on."""
-
-    def address(self, memory: Any) -> int | None:
-        """Where ``memory`` is; None where calls are not to be replayed."""
 
     def array(self, memory: Any, start: int, strides: Sequence[int], sizes: Sequence[int],
               ) -> np.ndarray:
@@ -91,10 +91,10 @@ class Device(Launcher, Protocol):
     def together(self, kernel: Kernel, shared: int) -> int:
         """How many blocks of a kernel that wait for one another are to run."""
 
-    def product(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
-                accumulate: bool) -> Work | None:
-        """What computes c = a b, or c += a b, without a kernel of the program (m x k by k x n;
-        ``sizes`` m, n, k); None where the device cannot for these strides."""
+    def multiply(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
+                 accumulate: bool) -> None:
+        """c = a b, or c += a b, m x k by k x n (``sizes``: m, n, k), of strides that
+        ``cublas.product`` takes."""
 
 
 def evaluator(e: Expr) -> Callable[[dict[str, int]], int]:
@@ -150,10 +150,12 @@ class HostRunner:
 
     def __init__(self, program: Program, host: HostProgram, device: Device) -> None:
         self.program, self.host, self.device = program, host, device
-        self.replays = Replays(device, program.name)
+        self.replays = Replays(device.repeats, program.name) if device.repeats else None
         self._known: dict[int, Callable[[dict[str, int]], int]] = {}
         self._argument = {id(b): k for k, b in enumerate(program.args)}
         self._offset = {id(b): offset for b, offset in program.arena}
+        self._arena = len(program.args)  # its place among the addresses of a call
+        self._record = self._arena + 1
 
     def number(self, e: Expr, env: dict[str, int]) -> int:
         """The value of an expression."""
@@ -172,12 +174,10 @@ class HostRunner:
         def call(sink: Sink) -> None:
             self._steps(self.host.steps, dict(memory.sizes), memory, sink)
 
-        self.replays.run(self._key(sizes, (*arrays, arena, record)), call)
-
-    def _key(self, sizes: Sequence[int], places: Sequence[Any]) -> Hashable | None:
-        """All that decides what is launched; None for a call that is not to be replayed."""
-        addresses = tuple([self.device.address(place) for place in places])
-        return None if None in addresses else (config.tf32, tuple(sizes), addresses)
+        if self.replays is None:
+            call(Now(self.device, memory))
+        else:
+            self.replays.run(tuple(sizes), (*arrays, arena, record), memory, call)
 
     def _steps(self, steps: Sequence[Step], env: dict[str, int], memory: Memory, sink: Sink
                ) -> None:
@@ -196,7 +196,7 @@ class HostRunner:
                 chosen = step.many if self.number(step.work, env) >= step.limit else step.one
                 self._steps(chosen, env, memory, sink)
             elif isinstance(step, HostCall):
-                sink.work(partial(self._call, step, dict(env), memory))
+                sink.work(partial(self._call, step, dict(env)))
 
     def _launch(self, kernel: Kernel, env: dict[str, int], memory: Memory, sink: Sink) -> None:
         blocks = self._blocks(kernel, env)
@@ -208,6 +208,8 @@ class HostRunner:
             buffers.insert(0, memory.sync)
         if kernel.checks:
             buffers.insert(0, memory.fault)
+        sources = [self._record] * (len(buffers) - len(kernel.buffers))
+        sources += [self._argument.get(id(b), self._arena) for b in kernel.buffers]
         room = self.device.shared_bytes
         held = dict[str, int]()
         for name, size in kernel.held:
@@ -216,7 +218,8 @@ class HostRunner:
             if needed <= room:
                 room -= needed
         scalars = [held[name] if name in held else env[name] for name in kernel.scalars]
-        sink.launch(kernel, blocks, buffers, scalars, self.device.shared_bytes - room)
+        sink.launch(Launched(kernel, blocks, buffers, sources, scalars,
+                             self.device.shared_bytes - room))
 
     def _blocks(self, kernel: Kernel, env: dict[str, int]) -> int:
         most = MOST_BLOCKS
@@ -231,18 +234,20 @@ class HostRunner:
     def _product(self, step: Product, env: dict[str, int], memory: Memory, sink: Sink) -> None:
         gemm = step.gemm
         m, n, k = (self.number(e, env) for e in (gemm.m, gemm.n, gemm.k))
-        work = None
-        if m * n * k >= step.limit:
-            a, b, c = (self._operand(x, env, memory) for x in (gemm.a, gemm.b, gemm.c))
-            work = self.device.product(a, b, c, (m, n, k), gemm.accumulate)
-        if work is None:
-            self._launch(step.kernel.kernel, env, memory, sink)
-        else:
-            sink.work(work)
+        if self.device.multiplies and m * n * k >= step.limit:
+            a, b, c = (cublas.Matrix(*(self.number(e, env) for e in (x.offset, x.rows, x.cols)))
+                       for x in (gemm.a, gemm.b, gemm.c))
+            if cublas.product(a, b, c, m, n, k) is not None:
+                sink.work(partial(self._multiply, gemm, (a, b, c), (m, n, k)))
+                return
+        self._launch(step.kernel.kernel, env, memory, sink)
 
-    def _operand(self, x: Matrix, env: dict[str, int], memory: Memory) -> Operand:
-        start, rows, cols = (self.number(e, env) for e in (x.offset, x.rows, x.cols))
-        return Operand(self._place(x.buffer, memory), start, rows, cols)
+    def _multiply(self, gemm: Gemm, matrices: Sequence[cublas.Matrix], sizes: tuple[int, int, int],
+                  memory: Memory) -> None:
+        """``matrices``: as cuBLAS has them, but with offsets in elements for addresses."""
+        a, b, c = (Operand(self._place(x.buffer, memory), m.address, m.rows, m.cols)
+                   for x, m in zip((gemm.a, gemm.b, gemm.c), matrices, strict=True))
+        self.device.multiply(a, b, c, sizes, gemm.accumulate)
 
     def _place(self, buffer: Buffer, memory: Memory) -> Any:
         found = self._argument.get(id(buffer))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tinygraph.backends.cuda.cublas import Matrix, product
 from tinygraph.backends.cuda.device import CudaDevice, require_cuda
 from tinygraph.backends.cuda.gpu import GpuKernels
 from tinygraph.backends.cuda.host import FAULT_NUMBERS, RECORD_NUMBERS, HostRunner, Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.prelude import prelude
-from tinygraph.backends.cuda.replay import Work
 from tinygraph.backends.cuda.schedule import explained, schedule
 from tinygraph.backends.cuda.shim import Shim
 from tinygraph.backends.runners import Fault
@@ -28,6 +25,8 @@ class ShimDevice:
     threads = 64  # of a block: fewer than on a GPU, since they are run one after another
     units = 3
     shared_bytes = 1 << 15
+    repeats = None  # every call has new memory
+    multiplies = True
 
     def __init__(self, source: str, kernels: Sequence[Kernel]) -> None:
         self.source, self.kernels = source, kernels
@@ -43,9 +42,6 @@ class ShimDevice:
     def part(self, memory: np.ndarray, dtype: np.dtype, start: int, count: int) -> np.ndarray:
         """Elements of the workspace."""
         return memory.view(np.uint8)[start:start + count * dtype.itemsize].view(dtype)
-
-    def address(self, memory: np.ndarray) -> None:
-        """Calls are not replayed: every call has new memory."""
 
     def array(self, memory: np.ndarray, start: int, strides: Sequence[int], sizes: Sequence[int]
               ) -> np.ndarray:
@@ -65,28 +61,17 @@ class ShimDevice:
         how: dict[str, Any] = {"together": True} if kernel.together else {}
         self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared, **how)
 
-    def prepared(self, *arguments: Any) -> Work:
-        """A launch for later."""
-        return partial(self.launch, *arguments)
-
-    def captured(self, launches: Sequence[Work]) -> Work:
-        """Launches for later."""
-        return lambda: [launch() for launch in launches]
-
     def together(self, kernel: Kernel, shared: int) -> int:
         """As many as run at a time."""
         return self.units
 
-    def product(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
-                accumulate: bool) -> Work | None:
-        """NumPy's, where cuBLAS would take these strides."""
+    def multiply(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
+                 accumulate: bool) -> None:
+        """NumPy does it."""
         m, n, k = sizes
-        x, y, z = (Matrix(0, o.rows, o.cols) for o in (a, b, c))
-        if product(x, y, z, m, n, k) is None:
-            return None
-        left, right, out = (self.array(o.memory, o.start, (o.rows, o.cols), shape)
-                            for o, shape in ((a, (m, k)), (b, (k, n)), (c, (m, n))))
-        return lambda: np.add(left @ right, out if accumulate else 0, out=out)
+        x, y, z = (self.array(o.memory, o.start, (o.rows, o.cols), shape)
+                   for o, shape in ((a, (m, k)), (b, (k, n)), (c, (m, n))))
+        np.add(x @ y, z if accumulate else 0, out=z)
 
 
 class KernelRunner:
