@@ -200,6 +200,8 @@ class Executable:
 
     def _run(self, arrays: list[np.ndarray], out: list[np.ndarray | None]) -> list[np.ndarray]:
         plan: Plan = self.planner(arrays)
+        if self.kernels is not None and self.kernels.wide(plan):
+            plan = self.planner(arrays, units=1)
         late = len(self.planner.late)
         results = plan.results([*out, *[None] * late] if late else out)
         fresh = next((k for k, o in enumerate(out) if o is not None), len(out))

@@ -88,12 +88,15 @@ class Planner:
             n.outputs[0] for n in graph.nodes() if isinstance(n.op, Callback)
             and any(isinstance(s, OwnSize) for d in op_dims(n.op) for s in d.syms())]
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> Plan:
-        """The plan for these inputs.  Raises the error of a guard that does not hold."""
+    def __call__(self, arrays: Sequence[np.ndarray], units: int | None = None) -> Plan:
+        """The plan for these inputs.  Raises the error of a guard that does not hold.
+
+        units  other than those that there are
+        """
         key: tuple[object, ...] = tuple([a.shape for a in arrays[:self.varying]])
         # Read once: another thread may be writing into what the caller passed.
         values = tuple([(k, arrays[k].tobytes()) for k in self.scalar_inputs])
-        threads = (self.units or config.threads) if self.threads_matter else 0
+        threads = (units or self.units or config.threads) if self.threads_matter else 0
         key += (values, threads)
         plan = self._plans.get(key)
         if plan is None:

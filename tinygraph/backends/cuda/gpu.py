@@ -24,6 +24,11 @@ _DECLARED = 48 << 10  # bytes of shared memory that the text of a kernel may dec
 _WAVES = 4  # blocks that a multiprocessor has at a time, about
 
 
+def weight_room(device: CudaDevice) -> int:
+    """The bytes of shared memory that a block has beside what kernels declare."""
+    return max(0, device.shared_bytes - _DECLARED)
+
+
 class Place(NamedTuple):
     """Elements of ``dtype`` from ``address`` on."""
 
@@ -42,7 +47,7 @@ class GpuKernels:
                  name: str = "program") -> None:
         self.device, self.source, self.name = device, source, name
         self.units = device.multiprocessors * _WAVES
-        self.shared_bytes = max(0, device.shared_bytes - _DECLARED)
+        self.shared_bytes = weight_room(device)
         self._kernels = tuple(kernels)
         self._loaded: dict[str, tuple[Entry, Arguments]] = {}
         self._together: dict[tuple[str, int], int] = {}

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinygraph.backends.cuda import cublas
+from tinygraph.backends.cuda.grid import BLOCKS
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.replay import Launched, Launcher, Now, Repeats, Replays, Sink
 from tinygraph.backends.cuda.schedule import (
@@ -44,10 +45,8 @@ from tinygraph.loops.language import (
 )
 
 MOST_BLOCKS = 1 << 16
-FAULT_NUMBERS = 8
-RECORD_NUMBERS = 16  # the failure record; behind it, from byte SYNC on, what tg_grid counts
-SYNC = 8 * FAULT_NUMBERS
-BLOCKS = "blocks"  # what a kernel calls the number of blocks that run together
+FAULT_NUMBERS = 8  # of a failure
+RECORD_NUMBERS = 16  # of a call: a failure's, and what blocks need that wait for one another
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
           "eq": "==", "ne": "!="}
@@ -164,12 +163,17 @@ class HostRunner:
             found = self._known[id(e)] = evaluator(e)
         return found(env)
 
+    def true(self, cond: Expr, sizes: Sequence[int]) -> bool:
+        """Does a condition on the program's sizes hold?"""
+        return bool(self.number(cond, dict(zip(self.program.sizes, sizes, strict=True))))
+
     def run(self, sizes: Sequence[int], arrays: Sequence[Any], arena: Any, record: Any) -> None:
         """Launch everything.  ``arrays``: the program's arguments, flat, in the device's memory;
         ``arena``: the workspace;  ``record``: the failure record, RECORD_NUMBERS zeros."""
-        part, numbers = self.device.part, np.dtype(np.int64)
+        part = self.device.part
         memory = Memory(arrays, arena, dict(zip(self.program.sizes, sizes, strict=True)),
-                        part(record, numbers, 0, FAULT_NUMBERS), part(record, numbers, SYNC, 2))
+                        part(record, int64.np, 0, FAULT_NUMBERS),
+                        part(record, int64.np, 8 * FAULT_NUMBERS, 2))
 
         def call(sink: Sink) -> None:
             self._steps(self.host.steps, dict(memory.sizes), memory, sink)
@@ -193,7 +197,7 @@ class HostRunner:
                     env[step.var.name] = k
                     self._steps(step.body, env, memory, sink)
             elif isinstance(step, Either):
-                chosen = step.many if self.number(step.work, env) >= step.limit else step.one
+                chosen = step.then if self.number(step.cond, env) else step.other
                 self._steps(chosen, env, memory, sink)
             elif isinstance(step, HostCall):
                 sink.work(partial(self._call, step, dict(env)))

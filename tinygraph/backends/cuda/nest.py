@@ -227,6 +227,13 @@ def memory(stmt: Stmt) -> bool:
     return any(x.buffer.role != "register" for e in expressions(stmt) for x in loads(e))
 
 
+def written_by(stmt: Stmt) -> tuple[Buffer, ...]:
+    """The buffers that ``stmt`` itself writes."""
+    if isinstance(stmt, Store):
+        return (stmt.buffer,)
+    return (stmt.c.buffer,) if isinstance(stmt, Gemm) else ()
+
+
 def block_of(stmt: Stmt) -> tuple[Block, ...]:
     """The blocks directly under ``stmt``."""
     return tuple(s for s in children(stmt) if isinstance(s, Block))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygraph.backends.cuda.device import CudaDevice, require_cuda
-from tinygraph.backends.cuda.gpu import GpuKernels
+from tinygraph.backends.cuda.gpu import GpuKernels, weight_room
 from tinygraph.backends.cuda.host import FAULT_NUMBERS, RECORD_NUMBERS, HostRunner, Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.prelude import prelude
@@ -58,8 +58,8 @@ class ShimDevice:
     def launch(self, kernel: Kernel, blocks: int, buffers: Sequence[np.ndarray],
                scalars: Sequence[int], shared: int) -> None:
         """Run a kernel."""
-        how: dict[str, Any] = {"together": True} if kernel.together else {}
-        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared, **how)
+        more = {"together": True} if kernel.together else {}
+        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared, **more)
 
     def together(self, kernel: Kernel, shared: int) -> int:
         """As many as run at a time."""
@@ -82,14 +82,18 @@ class KernelRunner:
 
     units: int
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.host = program, schedule(program)
+    def __init__(self, program: Program, room: int) -> None:
+        self.program, self.host = program, schedule(program, room)
         self.text = "\n".join(k.text for k in self.host.kernels)
         self.source = prelude(THREADS) + self.text
 
     def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+    def wide(self, plan: Any) -> bool:
+        """Is the batch of scans better not cut into tiles at these sizes?"""
+        return self.runner.true(self.host.wide, [int(n) for n in plan.sizes])
 
     def explained(self) -> list[str]:
         """What is launched, for a report."""
@@ -100,7 +104,7 @@ class ShimRunner(KernelRunner):
     """Runs kernels in the shim."""
 
     def __init__(self, program: Program) -> None:
-        super().__init__(program)
+        super().__init__(program, ShimDevice.shared_bytes)
         self.device = ShimDevice(self.source, self.host.kernels)
         self.units = self.device.units
         self.runner = HostRunner(program, self.host, self.device)
@@ -109,16 +113,16 @@ class ShimRunner(KernelRunner):
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         flat = [a.reshape(-1) for a in (*arrays, *results, *constants)]
         arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
-        fault = np.zeros(RECORD_NUMBERS, np.int64)
-        self.runner.run([int(n) for n in plan.sizes], flat, arena, fault)
-        return _fault(fault)
+        record = np.zeros(8 * RECORD_NUMBERS, np.uint8)
+        self.runner.run([int(n) for n in plan.sizes], flat, arena, record)
+        return _fault(record.view(np.int64))
 
 
 class GpuRunner(KernelRunner):
     """Runs kernels on a GPU.  Arguments are copied there and results back, in each call."""
 
     def __init__(self, program: Program, device: CudaDevice) -> None:
-        super().__init__(program)
+        super().__init__(program, weight_room(device))
         self.device = device
         self.kernels = GpuKernels(device, self.source, self.host.kernels, program.name)
         self.units = self.kernels.units
@@ -150,8 +154,8 @@ class GpuRunner(KernelRunner):
 
 
 def _fault(record: np.ndarray) -> Fault | None:
-    numbers = tuple(map(int, record[1:FAULT_NUMBERS]))
-    return None if record[0] == 0 else Fault(int(record[0]) - 1, numbers)
+    return None if record[0] == 0 else Fault(int(record[0]) - 1,
+                                             tuple(map(int, record[1:FAULT_NUMBERS])))
 
 
 def kernel_runner(program: Program, backend: str) -> KernelRunner:
