@@ -19,6 +19,7 @@ from tinygraph.backends.cuda import nvrtc
 from tinygraph.backends.cuda.shim import Shim
 
 THREADS = 64  # of a block: the shim runs them one after another, and kernels take any number
+MULTIPROCESSORS = 6
 GRAIN = 512  # bytes, of CuPy's pool
 
 
@@ -28,12 +29,16 @@ class Pool:
 
     def __init__(self):
         self.free, self.used = {}, {}
+        self.rest = np.empty(1 << 28, np.uint8)  # pages that are not touched take no memory
 
     def take(self, owner, size):
         size = max(GRAIN, -(-size // GRAIN) * GRAIN)
         waiting = self.free.setdefault(size, [])
         waiting.sort(key=lambda raw: raw.ctypes.data)
-        raw = waiting.pop(0) if waiting else np.empty(size, np.uint8)
+        if waiting:
+            raw = waiting.pop(0)
+        else:
+            raw, self.rest = self.rest[:size], self.rest[size:]
         raw[...] = 0xA5
         self.used[raw.ctypes.data] = raw
         weakref.finalize(owner, self.give_back, raw)
@@ -57,6 +62,7 @@ class Node:
 
     name: str
     run: object
+    together: bool
 
 
 class Gpu:
@@ -82,9 +88,16 @@ class Gpu:
         self.forget()
         return done
 
-    def launch(self, f, gx, gy, gz, bx, by, bz, shared, stream, params, extra=0):
-        assert (gy, gz, by, bz, extra) == (1, 1, 1, 1, 0) and gx > 0
-        node = self.functions[f].node(gx, shared, params)
+    def launch(self, f, gx, gy, gz, bx, by, bz, shared, stream, params, extra):
+        self._launch(f, (gx, gy, gz), (bx, by, bz), shared, stream, params, False)
+        assert extra == 0
+
+    def launch_together(self, f, gx, gy, gz, bx, by, bz, shared, stream, params):
+        self._launch(f, (gx, gy, gz), (bx, by, bz), shared, stream, params, True)
+
+    def _launch(self, f, grid, block, shared, stream, params, together):
+        assert grid[1:] == block[1:] == (1, 1) and grid[0] > 0
+        node = self.functions[f].node(grid[0], shared, params, together)
         stream, = (s for s in self.stack if s.ptr == stream)
         if stream.nodes is not None:
             stream.nodes.append(node)
@@ -113,7 +126,7 @@ class Function:
         self.ptr = 1000 + len(module.gpu.functions)
         module.gpu.functions[self.ptr] = self
 
-    def node(self, blocks, shared, params):
+    def node(self, blocks, shared, params, together):
         shim, pool = self.module.shim, self.module.gpu.pool
         entry = shim._entries[self.name]
         words = fake_cupy.words(params, len(entry.buffers) + len(entry.scalars))
@@ -122,8 +135,8 @@ class Function:
             buffers = [pool.at(word, dtype) for word, (_, dtype) in zip(
                 words, entry.buffers, strict=False)]
             shim.launch(self.name, blocks, None, buffers, words[len(buffers):],
-                        shared_bytes=shared)
-        return Node(self.name, run)
+                        shared_bytes=shared, together=together)
+        return Node(self.name, run, together)
 
 
 class Stream:
@@ -189,8 +202,10 @@ def install(monkeypatch):
     cupy.cuda.function = types.SimpleNamespace(Module=lambda: Module(gpu))
     cupy.cuda.Stream = lambda non_blocking=False: Stream(gpu, 4711 + len(gpu.stack))
     cupy.cuda.get_current_stream = lambda: gpu.stack[-1]
+    cupy.cuda.runtime.deviceGetAttribute = lambda code, number: {
+        16: MULTIPROCESSORS, 97: 227 << 10}[code]
     cupy.cuda.driver.launchKernel = gpu.launch
-    cupy.cuda.driver.launchCooperativeKernel = gpu.launch
+    cupy.cuda.driver.launchCooperativeKernel = gpu.launch_together
     for name in ("sgemm", "dgemm"):
         setattr(cupy.cuda.cublas, name, gemm(name))
     monkeypatch.setattr(nvrtc, "driver_version", lambda: 12040)

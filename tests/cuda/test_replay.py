@@ -13,7 +13,6 @@ import pytest
 from test_scans import same, tutorial
 from test_user_ops import Square
 
-import tinygraph
 import tinygraph.tensor as T
 from tinygraph import function, grad, scan, shared
 from tinygraph.backends.cuda import replay, schedule
@@ -21,13 +20,13 @@ from tinygraph.backends.cuda.device import CudaDevice
 from tinygraph.backends.cuda.gpu import GpuKernels, Place
 from tinygraph.backends.cuda.host import RECORD_NUMBERS, HostRunner
 from tinygraph.backends.cuda.kernel import Kernel
+from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.replay import Launched
 from tinygraph.backends.cuda.schedule import HostFor, HostLet, HostProgram, Launch
-from tinygraph.backends.runners import Fault
 from tinygraph.config import config
-from tinygraph.dtypes import float32, int64
+from tinygraph.dtypes import bool_, float32, int64
 from tinygraph.loops import build as E
-from tinygraph.loops.language import Block, Buffer, Const, DimOf, Program, Var
+from tinygraph.loops.language import Block, Buffer, DimOf, Program, Var
 
 RNG = np.random.default_rng(0)
 
@@ -123,17 +122,26 @@ def test_python_functions_stand_between_graphs(gpu):
 
 
 def stepwise(backend: str, size: int = 80) -> Any:
-    """A scan that is launched step by step (STEP_WORK being 0)."""
+    """A scan that is launched step by step (LAUNCH_WORK being 0)."""
     x, w = T.tensor3("x"), T.matrix("w")
     hs, _ = scan(lambda row, h: T.tanh(T.dot(row + h.mean(axis=0, keepdims=True), w)), x,
                  T.zeros_like(x[0]))
     f = function([x, w], hs[-1], backend=backend)
-    weights = RNG.normal(size=(size, size)).astype("float32") / size
+    weights = np.random.default_rng(2).normal(size=(size, size)).astype("float32") / size
     return lambda rows: f(rows, weights)
 
 
-def test_long_loops_are_cut_into_graphs(gpu, monkeypatch):
+def test_graphs_have_kernels_whose_blocks_wait(gpu, monkeypatch):
     monkeypatch.setattr(schedule, "STEP_WORK", 0)
+    f, oracle = stepwise("cuda"), stepwise("numpy")
+    for n in (5, 3) * 3:
+        x = RNG.normal(size=(n, 7, 80)).astype("float32")
+        models.assert_close([f(x)], [oracle(x)], floor=1e-6)
+    assert gpu.replayed >= 2 and any(node.together for node in gpu.graphs[-1])
+
+
+def test_long_loops_are_cut_into_graphs(gpu, monkeypatch):
+    monkeypatch.setattr(schedule, "LAUNCH_WORK", 0)
     monkeypatch.setattr(replay, "GRAPH_NODES", 8)
     f = stepwise("cuda")
     x = RNG.normal(size=(7, 60, 80)).astype("float32")
@@ -150,7 +158,7 @@ def test_long_loops_are_cut_into_graphs(gpu, monkeypatch):
 @pytest.mark.parametrize("share", [0.5, 1.5])
 def test_very_long_loops_are_not_captured(gpu, monkeypatch, share):
     """Nor written down, if they are longer still."""
-    monkeypatch.setattr(schedule, "STEP_WORK", 0)
+    monkeypatch.setattr(schedule, "LAUNCH_WORK", 0)
     f, x = stepwise("cuda"), RNG.normal(size=(4, 60, 80)).astype("float32")
     first = f(x)
     launches, _, _ = gpu.done()
@@ -165,25 +173,81 @@ def test_very_long_loops_are_not_captured(gpu, monkeypatch, share):
     assert len(recorded) == (0 if share < 1 else 3)
 
 
-def test_the_oldest_sizes_are_forgotten(gpu, monkeypatch):
+class Toy:
+    """A device whose launches are names, and which writes down how each was made."""
+
+    def __init__(self):
+        self.done = []
+
+    def address(self, memory):
+        return memory
+
+    def launch(self, kernel, blocks, buffers, scalars, shared):
+        self.done.append(kernel)
+
+    def prepared(self, launches, addresses):
+        class Made:
+            works = [lambda k=x.kernel: self.done.append(f"again {k}") for x in launches]
+
+            def move(made, addresses):
+                made.addresses = addresses
+        return Made()
+
+    def captured(self, works):
+        return lambda: self.done.append(f"{len(works)} in one")
+
+
+def replays(*counts: int) -> Any:
+    """A function (sizes, places) -> what is done for a call of so many launches; between them
+    stands a call of Python, 'Python'."""
+    device = Toy()
+    known = replay.Replays(device, "toy")
+
+    def call(sizes: Any, places: Any) -> list[str]:
+        def put(sink: Any) -> None:
+            for k, count in enumerate(counts):
+                if k:
+                    sink.work(lambda memory: device.done.append(f"Python {memory}"))
+                for name in "abcdefghijklmnop"[:count]:
+                    sink.launch(Launched(name, 1, (), (), (), 0))
+        device.done.clear()
+        known.run(sizes, places, sizes, put)
+        return list(device.done)
+    return call
+
+
+def test_what_a_call_does():
+    call = replays(3, 2)
+    first, again = ["a", "b", "c", "Python 1", "a", "b"], ["again a", "again b"]
+    graph = ["3 in one", "Python 1", *again]  # two launches are no graph
+    assert call(1, (7,)) == first
+    assert call(1, (8,)) == [*again, "again c", "Python 1", *again]
+    assert call(1, (7,)) == graph and call(1, (8,)) == graph
+    assert call(1, (9,)) != graph and call(1, (7,)) == graph
+    assert call(2, (7,)) == [x.replace("1", "2") for x in first]
+
+
+def test_the_oldest_are_forgotten(monkeypatch):
     monkeypatch.setattr(replay, "MOST_CALLS", 2)
-    x = T.matrix("x")
-    y = x
-    for _ in range(3):
-        y = T.nnet.softmax(T.nnet.softmax(y).T).T
-    f = function([x], y, backend="cuda")
-    calls = {n: np.ones((n, 80), "float32") for n in (60, 61, 62)}
+    monkeypatch.setattr(replay, "MOST_PLACES", 2)
+    call, graph, first = replays(3), ["3 in one"], ["a", "b", "c"]
+    assert [call(n, (0,)) == graph for n in (1, 1, 2, 2, 1, 3)] == [0, 1, 0, 1, 1, 0]
+    assert call(1, (0,)) == graph and call(2, (0,)) == first
+    again = [f"again {x}" for x in first]
+    assert [call(1, (k,)) for k in (0, 1, 1, 0, 2, 0, 1)] == [
+        graph, again, graph, graph, again, graph, again]
 
-    def single(n: int) -> bool:
-        f(calls[n])
-        singles, replayed, _ = gpu.done()
-        assert (singles == 0) == (replayed > 0)
-        return singles > 0
 
-    assert [single(n) for n in (60, 60, 61, 61)] == [True, False, True, False]
-    assert [single(n) for n in (60, 61, 62)] == [False, False, True]
-    assert [single(n) for n in (61, 62, 60)] == [False, False, True]
-    assert len(gpu.graphs) == 3
+@pytest.mark.parametrize("most, third", [
+    (9, ["again a", "again b", "again c"]), (5, ["again a", "again b", "again c"]),
+    (2, ["a", "b", "c"])])
+def test_what_is_remembered_has_an_end(monkeypatch, most, third):
+    monkeypatch.setattr(replay, "MOST_STEPS", most)
+    call = replays(3)
+    assert [call(1, (0,)) for _ in range(3)][2] == (["3 in one"] if most == 9 else third)
+    for n in (2, 2, 3, 3):
+        call(n, (0,))
+    assert call(1, (0,)) == (["a", "b", "c"])
 
 
 def test_graphs_that_are_refused(gpu, monkeypatch):
@@ -210,12 +274,12 @@ def test_failures_in_replays(gpu, monkeypatch, large):
     """What runs after a failure changes nothing, and the next call is as good as any."""
     monkeypatch.setattr(schedule, "LARGE_PRODUCT", large)
     x, k = T.matrix("x"), T.ivector("k")
-    w = shared(np.ones((70, 70), "float32"), "w")
-    h = T.tanh(T.dot(x[k], w))
-    cost = (T.dot(h, w) ** 2).sum()
-    fs = [function([x, k], cost, updates=[(v, v - 1e-3 * grad(cost, v))], backend=b,
-                   givens=[(w, v)]) for b, v in
-          [(b, shared(w.get_value(), f"w_{b}")) for b in ("cuda", "numpy")]]
+    fs = []
+    for backend in ("cuda", "numpy"):
+        w = shared(np.ones((70, 70), "float32") / 70, "w")
+        h = T.tanh(T.dot(x[k], w))
+        cost = (T.dot(h, w) ** 2).sum()
+        fs.append(function([x, k], cost, updates=[(w, w - 1e-3 * grad(cost, w))], backend=backend))
     rows = RNG.normal(size=(70, 70)).astype("float32") / 70
     for turn in range(8):
         index = RNG.integers(0, 70, 70).astype("int32")
@@ -267,13 +331,13 @@ def test_products(gpu, monkeypatch, backend, dtype):
             arrays = [RNG.normal(size=(n, n)).astype(dtype) for _ in inputs]
             models.assert_close(f(*arrays), oracle(*arrays), floor=1e-5)
     if backend == "cuda":
-        assert gpu.products >= 5 * 5
+        assert gpu.products >= 20
 
 
 def test_products_accumulate_and_have_gradients(gpu, monkeypatch):
     """All that a network multiplies, in every step of a loop and outside of it."""
     monkeypatch.setattr(schedule, "LARGE_PRODUCT", 0)
-    monkeypatch.setattr(schedule, "STEP_WORK", 0)
+    monkeypatch.setattr(schedule, "LAUNCH_WORK", 0)
     model = models.gru("stacked", hidden=40)
     cost = model.cost()
     outputs = [cost, *grad(cost, model.params)]
@@ -324,9 +388,8 @@ S = Buffer("s", float32, DimOf("n"), "temp")
 
 
 def program(*steps: Any) -> tuple[Program, HostProgram]:
-    kernels = [s.kernel for s in schedule._flat(steps) if isinstance(s, Launch)]
     return (Program("p", ("n",), (X,), ((S, E.index(64)),), E.index(128), Block(()), sites=1),
-            HostProgram(tuple(steps), tuple(kernels)))
+            HostProgram(tuple(steps), (), E.const(False, bool_)))
 
 
 class Device:
@@ -369,22 +432,30 @@ def test_numbers_of_loops_reach_kernels():
         HostLet(Var("m", int64), E.mul(k, E.index(200))), Launch(each)))), device).run(
             [2], ["X"], "A", "R")
     assert [(blocks, scalars) for _, blocks, _, scalars, _ in device.launches] == [
-        (1 + (k > 1), [k, 200 * k]) for k in (1, 2)] + [] or device.launches == []
+        (2, [1, 200]), (4, [2, 400])]
 
 
 def test_a_gpu_launches_them_together(gpu):
-    source = ('extern "C" __global__ void k0(BUF(I64) sync, BUF(float) x, I64 n) {\n'
-              "    if (threadIdx.x == 0) x[blockIdx.x * n] = (float)gridDim.x;\n}\n")
-    kernel = Kernel("k0", source, (X,), ("n",), together=True)
-    seen = []
-    gpu.launch_together = lambda *shape: seen.append(shape)
-    kernels = GpuKernels(CudaDevice(), source, (kernel,))
-    assert kernels.together(kernel, 100) == 132
-    assert RECORD_NUMBERS == 16 and Fault
+    """Each block leaves its number for the one before it."""
+    source = prelude() + (
+        'extern "C" __global__ void k0(BUF(I64) sync, BUF(float) x, BUF(float) s, I64 blocks) {\n'
+        "    if (threadIdx.x == 0) s[blockIdx.x] = (float)blockIdx.x;\n"
+        "    tg_grid(sync);\n"
+        "    if (threadIdx.x == 0) x[blockIdx.x] = s[(blockIdx.x + 1) % blocks];\n}\n")
+    kernel = Kernel("k0", source, (X, S), ("blocks",), together=True)
+    device = CudaDevice()
+    kernels = GpuKernels(device, source, (kernel,))
+    runner = HostRunner(*program(Launch(kernel)), kernels)
+    x, arena = (device.empty((n,), np.dtype(t)) for n, t in ((6, "float32"), (1024, "uint8")))
+    for _ in range(3):
+        record = device.to_device(np.zeros(RECORD_NUMBERS, np.int64))
+        runner.run([6], [kernels.place(x)], kernels.place(arena), kernels.place(record))
+        assert x.host.tolist() == [1, 2, 3, 4, 5, 0]
+        assert record.host[:10].tolist() == [0] * 9 + [1]
+        device.clear(x)
 
 
 def test_prepared_launches_move(gpu):
-    from tinygraph.backends.cuda.prelude import prelude
     source = prelude() + (
         'extern "C" __global__ void k0(BUF(float) x, BUF(float) y, I64 n) {\n'
         "    for (I64 i = threadIdx.x; i < n; i += blockDim.x) x[i] = 2 * y[i];\n}\n")

@@ -383,7 +383,9 @@ class Region:
         elif self.outer is None and product.small_sum():
             self.add(lambda builder: product.emit_sum(builder, self.storage.scratch), out)
         else:
-            share = product.shares() if self.outer is None else None
+            # What takes matrices as they are (no panels: a GPU) cuts a product into tiles itself.
+            cut = self.outer is None and (panel > 0 or not product.single())
+            share = product.shares() if cut else None
             self.add(lambda builder: product.emit(builder, share=share), out)
 
     def _of_tile(self, value: Value) -> bool:
