@@ -179,8 +179,8 @@ class Toy:
     def __init__(self):
         self.done = []
 
-    def address(self, memory):
-        return memory
+    def addresses(self, places):
+        return tuple(places)
 
     def launch(self, kernel, blocks, buffers, scalars, shared):
         self.done.append(kernel)

@@ -79,9 +79,9 @@ class GpuKernels:
         """It replays calls itself."""
         return self
 
-    def address(self, memory: Place) -> int:
-        """Where it is."""
-        return memory.address
+    def addresses(self, places: Sequence[Place]) -> Addresses:
+        """Where the memory of a call is."""
+        return tuple([place.address for place in places])
 
     def together(self, kernel: Kernel, shared: int) -> int:
         """How many blocks of a kernel, with ``shared`` bytes of shared memory, are to wait for one

@@ -153,8 +153,8 @@ class HostRunner:
         self._known: dict[int, Callable[[dict[str, int]], int]] = {}
         self._argument = {id(b): k for k, b in enumerate(program.args)}
         self._offset = {id(b): offset for b, offset in program.arena}
-        self._arena = len(program.args)  # its place among the addresses of a call
-        self._record = self._arena + 1
+        self._arena = len(program.args)  # the place of the workspace in a call; the record is next
+        self._parameters: dict[str, tuple[list[int], list[int | None]]] = {}
 
     def number(self, e: Expr, env: dict[str, int]) -> int:
         """The value of an expression."""
@@ -206,14 +206,13 @@ class HostRunner:
         blocks = self._blocks(kernel, env)
         if blocks <= 0:
             return
-        buffers = [self._place(b, memory) for b in kernel.buffers]
+        sources, arguments = self._takes(kernel)
+        buffers = [memory.fault] if kernel.checks else []
         if kernel.together:
             env = {**env, BLOCKS: blocks}
-            buffers.insert(0, memory.sync)
-        if kernel.checks:
-            buffers.insert(0, memory.fault)
-        sources = [self._record] * (len(buffers) - len(kernel.buffers))
-        sources += [self._argument.get(id(b), self._arena) for b in kernel.buffers]
+            buffers.append(memory.sync)
+        buffers += [self._place(b, memory) if k is None else memory.arrays[k]
+                    for k, b in zip(arguments, kernel.buffers, strict=True)]
         room = self.device.shared_bytes
         held = dict[str, int]()
         for name, size in kernel.held:
@@ -224,6 +223,17 @@ class HostRunner:
         scalars = [held[name] if name in held else env[name] for name in kernel.scalars]
         sink.launch(Launched(kernel, blocks, buffers, sources, scalars,
                              self.device.shared_bytes - room))
+
+    def _takes(self, kernel: Kernel) -> tuple[list[int], list[int | None]]:
+        """The place of each of its parameters among the addresses of a call; and of each of its
+        buffers among the arguments, None for one in the workspace."""
+        found = self._parameters.get(kernel.name)
+        if found is None:
+            arguments = [self._argument.get(id(b)) for b in kernel.buffers]
+            sources = [self._arena + 1] * (kernel.checks + kernel.together)
+            sources += [self._arena if k is None else k for k in arguments]
+            found = self._parameters[kernel.name] = sources, arguments
+        return found
 
     def _blocks(self, kernel: Kernel, env: dict[str, int]) -> int:
         most = MOST_BLOCKS

@@ -64,8 +64,8 @@ class Launcher(Protocol):
 class Repeats(Launcher, Protocol):
     """A device that does what it did before."""
 
-    def address(self, memory: Any) -> int:
-        """Where memory is."""
+    def addresses(self, places: Sequence[Any]) -> Addresses:
+        """Where the memory of a call is."""
 
     def prepared(self, launches: Sequence[Launched], addresses: Addresses) -> Prepared:
         """Launches for later; they have ``addresses`` now."""
@@ -204,7 +204,7 @@ class Replays:
 
         memory  what other work is given
         """
-        addresses = tuple([self.device.address(place) for place in places])
+        addresses = self.device.addresses(places)
         found = self._known.pop(sizes, None)
         if found is None or found.count > MOST_STEPS:  # so long a loop over time is not replayed
             now = Now(self.device, memory)
@@ -220,13 +220,14 @@ class Replays:
             found.script = Script(self.device, recorder, addresses)
         came = addresses in found.graphs
         steps = found.graphs.pop(addresses, None)
-        new = steps is None
-        if came and new and self.graphs and 2 * found.count <= MOST_STEPS:
-            steps = self._captured(found.script, addresses)
-        found.keep(addresses, steps)
         self._known[sizes] = found
-        if new:
+        if steps is None:
+            if came and self.graphs and 2 * found.count <= MOST_STEPS:
+                steps = self._captured(found.script, addresses)
+            found.keep(addresses, steps)
             self._forget()
+        else:
+            found.graphs[addresses] = steps
         if steps is None:
             found.script.play(addresses, memory)
         else:
