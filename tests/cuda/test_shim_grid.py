@@ -62,10 +62,19 @@ extern "C" __global__ void faults(BUF(I64) sync, BUF(I64) x, I64 how) {
         tg_grid(sync);
     }
     if (how == 13 && b != 1) tg_grid(sync);
+    if (how == 15 && b == 0 && t == 2) x[0] = sync[0];
+}
+extern "C" __global__ void turns(BUF(I64) sync, BUF(I64) x) {
+    for (I64 k = 0; k <= gridDim.x; ++k) {
+        const I64 at = (blockIdx.x + k) % gridDim.x * blockDim.x + threadIdx.x;
+        x[at] = 2 * x[at] + blockIdx.x;
+        tg_grid(sync);
+    }
 }
 extern "C" __global__ void first(BUF(I64) sync, BUF(I64) won, I64 rounds) {
     for (I64 k = 0; k < rounds; ++k) {
         tg_first(won + k, tg_thread() + 1);
+        atomicCAS((U64*)(won + rounds), (U64)tg_thread(), (U64)(tg_thread() + 1));
         tg_grid(sync);
     }
 }
@@ -88,7 +97,8 @@ extern "C" __global__ void stops(BUF(I64) sync, BUF(I64) fault, BUF(I64) x, I64 
 
 @pytest.fixture(scope="module")
 def together(shim: Build) -> Shim:
-    return shim(TOGETHER, "steps", "faults", "first", "stops", shared_bytes=64 * 8)
+    return shim(TOGETHER, "steps", "faults", "first", "stops", "turns",
+                shared_bytes=64 * 8)
 
 
 def _steps(run: Shim, n: int, steps: int, blocks: int, order: str = "forward",
@@ -139,6 +149,7 @@ def test_a_grid_barrier_that_is_missing(together: Shim, order: str) -> None:
     (10, "grid", r"block 0, thread 63 touches sync\[0\], which only tg_grid may"),
     (11, "grid", r"block 3, thread 1 touches sync\[1\], which only tg_grid may"),
     (12, "grid", r"block 0, thread 0 waits .* by sync\[2\], but other threads waited by another"),
+    (15, "grid", r"block 0, thread 2 touches sync\[0\], which only tg_grid may"),
     (14, "out-of-bounds write", r"thread 40 writes room\[64\], but room has 64 elements")])
 def test_faults_of_blocks_that_wait(together: Shim, how: int, kind: str, said: str) -> None:
     x = np.zeros(256, np.int64)
@@ -152,6 +163,15 @@ def test_faults_of_blocks_that_wait(together: Shim, how: int, kind: str, said: s
     together.launch("faults", 4, 64, [sync, x], [0], together=True)  # and it goes on to work
     np.testing.assert_array_equal(x, np.arange(256) // 64)
     assert sync.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("order", ["forward", "reversed", "alternating"])
+def test_blocks_that_take_turns(together: Shim, order: str) -> None:
+    x, want = np.arange(128), np.arange(128)
+    together.launch("turns", 4, 32, [np.zeros(2, np.int64), x], order=order, together=True)
+    for k in range(5):
+        want = 2 * want + (np.arange(128) // 32 - k) % 4
+    np.testing.assert_array_equal(x, want)
 
 
 def test_what_a_grid_barrier_needs(together: Shim) -> None:
@@ -175,10 +195,11 @@ def test_what_a_grid_barrier_needs(together: Shim) -> None:
 
 
 @pytest.mark.parametrize(("order", "first"), [
-    ("forward", [1, 1, 1]), ("reversed", [128, 128, 128]), ("alternating", [1, 128, 1])])
+    ("forward", [1, 1, 1, 128]), ("reversed", [128, 128, 128, 3]),
+    ("alternating", [1, 128, 1, 128])])
 def test_the_order_of_blocks_between_grid_barriers(together: Shim, order: str,
                                                    first: list[int]) -> None:
-    won = np.zeros(3, np.int64)
+    won = np.zeros(4, np.int64)
     together.launch("first", 4, 32, [np.zeros(2, np.int64), won], [3], order=order, together=True)
     assert won.tolist() == first
 

@@ -58,8 +58,8 @@ class ShimDevice:
     def launch(self, kernel: Kernel, blocks: int, buffers: Sequence[np.ndarray],
                scalars: Sequence[int], shared: int) -> None:
         """Run a kernel."""
-        more = {"together": True} if kernel.together else {}
-        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared, **more)
+        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared,
+                         together=kernel.together)
 
     def together(self, kernel: Kernel, shared: int) -> int:
         """As many as run at a time."""
