@@ -383,8 +383,8 @@ class Region:
         elif self.outer is None and product.small_sum():
             self.add(lambda builder: product.emit_sum(builder, self.storage.scratch), out)
         else:
-            shared = self.outer is None and self.storage.target.shares
-            share = product.shares() if shared else None
+            cut = self.outer is None and (self.storage.target.shares or not product.single())
+            share = product.shares() if cut else None
             self.add(lambda builder: product.emit(builder, share=share), out)
 
     def _of_tile(self, value: Value) -> bool:

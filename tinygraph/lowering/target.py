@@ -25,7 +25,8 @@ class Target:
             products that take matrices as they are
     lanes   may the batch lie innermost in memory, where rows do not fill vector registers?
     tiles   the most tiles into which the batch of a scan is cut
-    shares  are products outside of loops cut into parts that threads share?
+    shares  are products outside of loops cut into parts that threads share?  Else the back end does
+            that itself, but for many products of one kind
     """
 
     panel: Callable[[DType], int] = _sixteen

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygraph.backends.cuda.device import CudaDevice, require_cuda
 from tinygraph.backends.cuda.gpu import GpuKernels, weight_room
-from tinygraph.backends.cuda.host import FAULT_NUMBERS, RECORD_NUMBERS, HostRunner
+from tinygraph.backends.cuda.host import FAULT_NUMBERS, RECORD_NUMBERS, HostRunner, Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.schedule import explained, schedule
@@ -25,6 +25,8 @@ class ShimDevice:
     threads = 64  # of a block: fewer than on a GPU, since they are run one after another
     units = 3
     shared_bytes = 1 << 15
+    repeats = None  # every call has new memory
+    multiplies = True
 
     def __init__(self, source: str, kernels: Sequence[Kernel]) -> None:
         self.source, self.kernels = source, kernels
@@ -39,7 +41,7 @@ class ShimDevice:
 
     def part(self, memory: np.ndarray, dtype: np.dtype, start: int, count: int) -> np.ndarray:
         """Elements of the workspace."""
-        return memory[start:start + count * dtype.itemsize].view(dtype)
+        return memory.view(np.uint8)[start:start + count * dtype.itemsize].view(dtype)
 
     def array(self, memory: np.ndarray, start: int, strides: Sequence[int], sizes: Sequence[int]
               ) -> np.ndarray:
@@ -58,6 +60,18 @@ class ShimDevice:
         """Run a kernel."""
         self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared,
                          together=kernel.together)
+
+    def together(self, kernel: Kernel, shared: int) -> int:
+        """As many as run at a time."""
+        return self.units
+
+    def multiply(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
+                 accumulate: bool) -> None:
+        """NumPy does it."""
+        m, n, k = sizes
+        x, y, z = (self.array(o.memory, o.start, (o.rows, o.cols), shape)
+                   for o, shape in ((a, (m, k)), (b, (k, n)), (c, (m, n))))
+        np.add(x @ y, z if accumulate else 0, out=z)
 
 
 class KernelRunner:

@@ -63,6 +63,7 @@ SMALL = 1 << 12  # elements that one block does as fast as many
 STEP_WORK = 1 << 17  # ... all blocks, which wait for one another, are faster than one
 ALONE_WORK = 1 << 20  # ... launches are, where blocks cannot wait for one another
 LAUNCH_WORK = 1 << 29  # ... launches are faster than all blocks in one kernel
+LARGE_PRODUCT = 1 << 24  # multiply-adds from which on cuBLAS is faster than a kernel (an estimate)
 SIDE = 64  # of a tile of a product
 COUNTING = frozenset("add sub mul floordiv mod min max neg abs lt le gt ge eq ne and or".split())
 
@@ -72,6 +73,16 @@ class Launch:
     """Run a kernel."""
 
     kernel: Kernel
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of ``limit`` multiply-adds or more is the device's (cuBLAS), if it can; else
+    ``kernel`` computes it."""
+
+    gemm: Gemm
+    limit: int
+    kernel: Launch
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ class HostCall:
     call: Call
 
 
-Step = Launch | HostLet | HostFor | Either | HostCall
+Step = Launch | Product | HostLet | HostFor | Either | HostCall
 
 
 @dataclass(frozen=True)
@@ -205,7 +216,9 @@ class _Scheduler:
         if isinstance(stmt, Call):
             return [HostCall(stmt)]
         if isinstance(stmt, Gemm):
-            return [self.product(stmt)]
+            launch = self.product(stmt)
+            whole = self.on_host(stmt, known) and not stmt.panel
+            return [Product(stmt, LARGE_PRODUCT, launch) if whole else launch]
         if not isinstance(stmt, For):
             return None
         if stmt.mode == "parallel":
@@ -473,6 +486,9 @@ def explained(steps: Sequence[Step], depth: int = 1) -> list[str]:
     for step in steps:
         if isinstance(step, Launch):
             lines.append(f"{step.kernel.name}: {_how(step.kernel)}")
+        elif isinstance(step, Product):
+            lines.append(f"{step.kernel.kernel.name}: many blocks; of {step.limit:,} multiply-adds "
+                         "or more cuBLAS, where it takes these strides")
         elif isinstance(step, HostFor):
             lines += [f"for {step.var.name}, launched step by step:", *explained(step.body)]
         elif isinstance(step, HostCall):
