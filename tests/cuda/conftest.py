@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import fake_cupy
+import fake_gpu
 import pytest
 from placing import FLOAT, Counted, gpu_home
 
@@ -48,7 +49,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
         if request.param == "shim":
             yield SimpleNamespace(backend="shim", home=SHIM, array=ShimArray)
         else:
-            fake_cupy.running(monkeypatch)
+            fake_gpu.install(monkeypatch)
             yield SimpleNamespace(backend="cuda", home=gpu_home(), array=fake_cupy.ndarray)
 
 
@@ -62,4 +63,4 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 def log(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A GPU that is not there is the back end; what is asked of it."""
     with tinygraph.config.change(cache="off", floatX=FLOAT, backend="cuda"):
-        yield fake_cupy.running(monkeypatch)
+        yield fake_gpu.install(monkeypatch).log

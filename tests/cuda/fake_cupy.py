@@ -1,9 +1,9 @@
 """Stands for CuPy where there is no GPU: the parts that the back end uses, on the CPU's memory.
 
 Signatures are those of CuPy 14.  Memory comes from a pool that gives out first what it was given
-back last, as CuPy's does for each size, and is full of garbage.  Launches are written down, and
-run by the shim where ``running`` says so; products by cuBLAS are computed, column by column as
-cuBLAS reads memory, at the very addresses.
+back last, as CuPy's does for each size, and is full of garbage.  Launches are written down
+(``fake_gpu`` runs them); products by cuBLAS are computed, column by column as cuBLAS reads memory,
+at the very addresses.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
-import re
 import sys
 import threading
 import types
 
 import numpy as np
-
-from tinygraph.backends.cuda import nvrtc
-from tinygraph.backends.cuda.shim import Shim
 
 UNIT = 512  # sizes in the pool are multiples of it
 ON_GPU = 2  # kDLCUDA
@@ -40,19 +36,20 @@ class Pool:
         blocks = self.free.setdefault(rounded, [])
         raw = blocks.pop() if blocks else np.empty(rounded + UNIT, np.uint8)
         start = -raw.ctypes.data % UNIT
-        raw[start:start + rounded] = 99
+        raw[start:start + rounded] = 0xA5
         self.live[raw.ctypes.data + start] = raw[start:start + rounded]
         return raw, raw.ctypes.data + start
 
     def give(self, raw, address):
         self.free[len(self.live.pop(address))].append(raw)
 
-    def around(self, address):
-        """What is left of the block that ``address`` lies in."""
+    def at(self, address, dtype):
+        """All elements from an address to the end of its block."""
         for start, block in self.live.items():
             if start <= address < start + len(block):
-                return block[address - start:]
-        raise AssertionError(f"{address} is in no block that is in use")
+                left = block[address - start:]
+                return left[:len(left) // dtype.itemsize * dtype.itemsize].view(dtype)
+        raise AssertionError(f"no memory has been taken at {address:#x}")
 
 
 class PooledMemory:
@@ -64,11 +61,18 @@ class PooledMemory:
         self.pool.give(self.raw, self.ptr)
 
 
-class DLPackMemory:
-    """Memory of another library, which has it until this is gone."""
+class ForeignMemory:
+    """Memory of another library, which keeps it until this is gone."""
 
-    def __init__(self, owner):
-        self.owner, self.ptr = owner, owner.host.ctypes.data
+    def __init__(self, pool, owner, host):
+        self.pool, self.owner, self.ptr = pool, owner, host.ctypes.data
+        size = sum(s * (n - 1) for s, n in zip(host.strides, host.shape, strict=True))
+        memory = (ctypes.c_char * (size + host.itemsize)).from_address(self.ptr)
+        self.block = pool.live[self.ptr] = np.frombuffer(memory, np.uint8)
+
+    def __del__(self):
+        if self.pool.live.get(self.ptr) is self.block:
+            del self.pool.live[self.ptr]
 
 
 class Pointer:
@@ -154,17 +158,19 @@ class Tensor:
         return self.host
 
 
+def foreign(owner, host, number):
+    memory = ForeignMemory(STATE.pool, owner, host)
+    return ndarray(host.shape, host.dtype, Pointer(memory, memory.ptr, number), host.strides)
+
+
 def from_dlpack(array, *, device=None, copy=None):
     found = array.__dlpack__(stream=STATE.stream.ptr, max_version=(1, 0), copy=copy)
-    return ndarray(found.host.shape, found.host.dtype,
-                   Pointer(DLPackMemory(found), found.host.ctypes.data, found.place),
-                   found.host.strides)
+    return foreign(found, found.host, found.place)
 
 
 def asarray(a):
-    found = a.__cuda_array_interface__
-    return ndarray(found["shape"], found["typestr"], Pointer(None, found["data"][0]),
-                   found.get("strides"))
+    interface = types.SimpleNamespace(__array_interface__=a.__cuda_array_interface__)
+    return foreign(a, np.asarray(interface), STATE.current)
 
 
 def array(obj, dtype=None, copy=True, order="K", *, blocking=False):
@@ -201,7 +207,7 @@ class Stream:
     addresses = itertools.count(5000)
 
     def __init__(self, null=False, non_blocking=False, ptds=False):
-        self.non_blocking, self.capturing = non_blocking, False
+        self.non_blocking, self.capturing, self.nodes = non_blocking, False, None
         if not null:
             self.ptr = next(self.addresses)
 
@@ -272,11 +278,13 @@ class Log:
         self.uploads, self.downloads, self.records, self.waits = [], [], [], []
 
 
-def driver(log):
-    def words(kernel_params, count):
-        places = (ctypes.c_void_p * count).from_address(kernel_params)
-        return [ctypes.c_int64.from_address(p).value for p in places]
+def words(kernel_params, count):
+    """The arguments of a launch, 8 bytes each."""
+    places = (ctypes.c_void_p * count).from_address(kernel_params)
+    return [ctypes.c_int64.from_address(p).value for p in places]
 
+
+def driver(log):
     def launchKernel(f, gx, gy, gz, bx, by, bz, shared_mem_bytes, stream, kernel_params, extra):
         assert (gy, gz, by, bz, extra) == (1, 1, 1, 1, 0)
         log.launches.append((f, gx, bx, shared_mem_bytes, stream,
@@ -364,49 +372,6 @@ def install(monkeypatch, *, devices=1, version=12090, nvrtc=(12, 9)):
         pinned_memory=types.SimpleNamespace(
             is_memory_pinned=lambda address: address in SHARED["pinned"]))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    return log
-
-
-def running(monkeypatch, **settings):
-    """A fake CuPy whose launches the shim runs; its Log.  It has 2 multiprocessors."""
-    log = install(monkeypatch, **settings)
-    functions, shims = {}, {}
-
-    def get_function(module, name):
-        found = Function(module, name)
-        found.ptr = 10_000 + len(functions)
-        functions[found.ptr] = module.cubin.decode(), name
-        return found
-
-    def launch(f, gx, gy, gz, bx, by, bz, shared_mem_bytes, stream, kernel_params, extra=0):
-        assert stream == STATE.stream.ptr
-        source, name = functions[f]
-        if source not in shims:
-            names = re.findall(r"__global__ void (\w+)\(", source)
-            shims[source] = Shim(source, [types.SimpleNamespace(name=n, shared_bytes=0)
-                                          for n in names if n.startswith("k")], bx)
-        entry = shims[source]._entries[name]
-        count = len(entry.buffers) + len(entry.scalars)
-        places = (ctypes.c_void_p * count).from_address(kernel_params)
-        words = [ctypes.c_int64.from_address(p).value for p in places]
-        log.launches.append((name, words))
-        buffers = [_at(words[k], dtype) for k, (_, dtype) in enumerate(entry.buffers)]
-        shims[source].launch(name, gx, bx, buffers, words[len(buffers):],
-                             shared_bytes=shared_mem_bytes)
-
-    def _at(address, dtype):
-        try:
-            block = STATE.pool.around(address)
-        except AssertionError:  # of another library: as much as there may be
-            block = np.frombuffer((ctypes.c_char * UNIT).from_address(address), np.uint8)
-        return block[:len(block) // dtype.itemsize * dtype.itemsize].view(dtype)
-
-    cupy = sys.modules["cupy"]
-    monkeypatch.setattr(Module, "get_function", get_function)
-    cupy.cuda.driver.launchKernel = cupy.cuda.driver.launchCooperativeKernel = launch
-    cupy.cuda.runtime.deviceGetAttribute = lambda code, number: {16: 2, 97: 96 << 10}[code]
-    monkeypatch.setattr(nvrtc, "compile_source", lambda source, arch, name: source.encode())
-    monkeypatch.setattr(nvrtc, "driver_version", lambda: 12090)
     return log
 
 

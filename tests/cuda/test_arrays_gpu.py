@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import fake_cupy
+import fake_gpu
 import numpy as np
 import pytest
 from placing import FLOAT, gpu_home, ones
@@ -164,7 +165,7 @@ def test_memory_goes_back_to_the_pool(log: Any) -> None:
 
 
 def test_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cupy.running(monkeypatch, devices=2)
+    fake_gpu.install(monkeypatch, devices=2)
     x, w = T.vector("x"), shared(ones(2), "w")
     with tinygraph.config.change(cache="off", floatX=FLOAT, device="cuda1"):
         f = function([x], Out(x + w, borrow=True), updates=[(w, w + 1)])
@@ -182,7 +183,7 @@ def test_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_device_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     x, config = T.vector("x"), tinygraph.config
     assert config.backend == "llvm" and config.gpu is None
-    fake_cupy.running(monkeypatch)
+    fake_gpu.install(monkeypatch)
     for device, number in (("cuda", None), ("gpu", None), ("cuda0", 0), ("gpu0", 0)):
         with config.change(device=device, cache="off"):
             assert config.backend == "cuda" and config.gpu == number

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinygraph.backends.cuda.device import CudaDevice, require_cuda
-from tinygraph.backends.cuda.gpu import GpuKernels
-from tinygraph.backends.cuda.host import FAULT_NUMBERS, HostRunner
+from tinygraph.backends.cuda.gpu import GpuKernels, weight_room
+from tinygraph.backends.cuda.host import FAULT_NUMBERS, RECORD_NUMBERS, HostRunner, Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.schedule import explained, schedule
@@ -19,8 +19,6 @@ from tinygraph.backends.cuda.shim_array import SHIM, ShimArray
 from tinygraph.backends.runners import Fault
 from tinygraph.loops.language import Program
 
-RECORD_NUMBERS = 16  # the failure record, and behind it what blocks count that wait for all
-
 
 class ShimDevice:
     """The CPU in the place of a GPU: kernels run in the shim, memory is NumPy's."""
@@ -28,6 +26,8 @@ class ShimDevice:
     threads = 64  # of a block: fewer than on a GPU, since they are run one after another
     units = 3
     shared_bytes = 1 << 15
+    repeats = None  # every call has new memory
+    multiplies = True
 
     def __init__(self, source: str, kernels: Sequence[Kernel]) -> None:
         self.source, self.kernels = source, kernels
@@ -42,7 +42,7 @@ class ShimDevice:
 
     def part(self, memory: np.ndarray, dtype: np.dtype, start: int, count: int) -> np.ndarray:
         """Elements of the workspace."""
-        return memory[start:start + count * dtype.itemsize].view(dtype)
+        return memory.view(np.uint8)[start:start + count * dtype.itemsize].view(dtype)
 
     def array(self, memory: np.ndarray, start: int, strides: Sequence[int], sizes: Sequence[int]
               ) -> np.ndarray:
@@ -59,7 +59,20 @@ class ShimDevice:
     def launch(self, kernel: Kernel, blocks: int, buffers: Sequence[np.ndarray],
                scalars: Sequence[int], shared: int) -> None:
         """Run a kernel."""
-        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared)
+        self.shim.launch(kernel.name, blocks, None, buffers, scalars, shared_bytes=shared,
+                         together=kernel.together)
+
+    def together(self, kernel: Kernel, shared: int) -> int:
+        """As many as run at a time."""
+        return self.units
+
+    def multiply(self, a: Operand, b: Operand, c: Operand, sizes: tuple[int, int, int],
+                 accumulate: bool) -> None:
+        """NumPy does it."""
+        m, n, k = sizes
+        x, y, z = (self.array(o.memory, o.start, (o.rows, o.cols), shape)
+                   for o, shape in ((a, (m, k)), (b, (k, n)), (c, (m, n))))
+        np.add(x @ y, z if accumulate else 0, out=z)
 
 
 class KernelRunner:
@@ -70,16 +83,21 @@ class KernelRunner:
     """
 
     units: int
+    runner: HostRunner
     home: Any
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.host = program, schedule(program)
+    def __init__(self, program: Program, room: int) -> None:
+        self.program, self.host = program, schedule(program, room)
         self.text = "\n".join(k.text for k in self.host.kernels)
         self.source = prelude(THREADS) + self.text
 
     def __call__(self, plan: Any, arrays: Sequence[Any], results: Sequence[Any],
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+    def wide(self, plan: Any) -> bool:
+        """Is the batch of scans better not cut into tiles at these sizes?"""
+        return self.runner.true(self.host.wide, [int(n) for n in plan.sizes])
 
     def explained(self) -> list[str]:
         """What is launched, for a report."""
@@ -92,7 +110,7 @@ class ShimRunner(KernelRunner):
     home = SHIM
 
     def __init__(self, program: Program) -> None:
-        super().__init__(program)
+        super().__init__(program, ShimDevice.shared_bytes)
         self.device = ShimDevice(self.source, self.host.kernels)
         self.units = self.device.units
         self.runner = HostRunner(program, self.host, self.device)
@@ -103,9 +121,9 @@ class ShimRunner(KernelRunner):
         flat = [*inputs, *(a.memory.reshape(-1) for a in results),
                 *(a.reshape(-1) for a in constants)]
         arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
-        record = np.zeros(RECORD_NUMBERS, np.int64)
+        record = np.zeros(8 * RECORD_NUMBERS, np.uint8)
         self.runner.run([int(n) for n in plan.sizes], flat, arena, record)
-        return _fault(record)
+        return _fault(record.view(np.int64))
 
 
 def _frozen(array: ShimArray) -> np.ndarray:
@@ -119,7 +137,7 @@ class GpuRunner(KernelRunner):
     """Runs kernels on a GPU."""
 
     def __init__(self, program: Program, device: CudaDevice) -> None:
-        super().__init__(program)
+        super().__init__(program, weight_room(device))
         self.device, self.home = device, device.home
         self.kernels = GpuKernels(device, self.source, self.host.kernels, program.name)
         self.units = self.kernels.units
