@@ -40,3 +40,9 @@ def kernels_of(f: object) -> str:
     """All that is compiled for a function of back end 'shim' or 'cuda' without shared variables."""
     runner = f._executable([]).runner  # type: ignore[attr-defined]
     return runner.text
+
+
+def kernels_in(text: str) -> list[str]:
+    """The kernels of a program, a text each."""
+    start = 'extern "C" __global__'
+    return [start + part for part in text.split(start)[1:]]

@@ -13,6 +13,7 @@ from tinygraph.backends.cuda.cublas import Matrix, product
 from tinygraph.backends.cuda.device import Arguments, CudaDevice, require_cuda, unavailable
 from tinygraph.backends.cuda.gpu import GpuKernels, Place
 from tinygraph.backends.cuda.kernel import Kernel
+from tinygraph.config import config
 from tinygraph.dtypes import float32
 from tinygraph.errors import UnavailableError
 from tinygraph.loops.language import Buffer, Const
@@ -255,18 +256,23 @@ def test_without_cublas(gpu, monkeypatch):
 
 def test_kernels_are_loaded_once_and_launched(gpu, log, monkeypatch):
     compiled = []
-    monkeypatch.setattr(nvrtc, "compile_source",
-                        lambda source, arch, name: compiled.append((source, arch)) or b"cubin")
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: (
+        compiled.append((source, options[-1])) or b"cubin"))
     buffer = Buffer("x", float32, Const(8, float32), "in")
-    kernel = Kernel("k0", "text", (buffer,), ("n", "m"), checks=True)
-    kernels = GpuKernels(gpu, "source", (kernel,))
+    text = 'extern "C" __global__ void k0_nest(BUF(I64) fault, BUF(float) x, I64 n, I64 m) {\n}\n'
+    kernel = Kernel("k0_nest", text, (buffer,), ("n", "m"), checks=True)
+    kernels = GpuKernels(gpu, "prelude\n" + text, (kernel,))
     assert kernels.units >= 132
     memory = gpu.to_device(np.arange(64, dtype=np.uint8))
     arena = kernels.place(memory)
     place = kernels.part(arena, np.dtype(np.float32), 16, 4)
-    for size in (3, 4):
-        kernels.launch(kernel, 2, [Place(7, np.dtype(np.int64)), place], [size, -1])
-    assert compiled == [("source", "sm_90")]
+    with config.change(cache="off"):
+        for size in (3, 4):
+            kernels.launch(kernel, 2, [Place(7, np.dtype(np.int64)), place], [size, -1])
+    [(source, option)] = compiled
+    name = source.split("(")[0].split()[-1]
+    assert source == "prelude\n" + text.replace("k0_nest", name) and name.startswith("nest_")
+    assert option == "--gpu-architecture=sm_90"
     f, blocks, threads, shared, stream, words = log.launches[-1]
     assert (blocks, threads, stream) == (2, 256, fake_cupy.Stream.ptr)
     assert words(4) == [7, memory.data.ptr + 16, 4, -1]
