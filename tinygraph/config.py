@@ -218,6 +218,8 @@ class Config:
     on_unused_input  what ``function`` does where an input is not used: 'raise', 'warn', 'ignore'
     threads    how many threads a call may use: a number of at least 1; as many as there are CPUs
                that this process may run on, unless given
+    tf32       False (default), or True: a GPU may round the factors of float32 products to 10 bits
+               of mantissa, which is faster on its tensor cores
     rewrites   rules and passes of users that join every function
 
     The others are settings of Theano which programs make and which need no setting here; see
@@ -234,6 +236,7 @@ class Config:
     optimizer = Setting("fast_run", ("fast_run", "fast_compile", "None"))
     on_unused_input = Setting("raise", ("raise", "warn", "ignore"))
     threads = Count(processors)
+    tf32 = Setting(False, (False, True))
     rewrites = Rewrites()
     device = Foreign("cpu", advice="compiled code runs on the processors of this machine")
     exception_verbosity = Foreign(

@@ -44,18 +44,22 @@ class Sym:
         return {self}
 
 
-class _Threads(Sym):
-    """The one symbol that no graph makes: a copy of it, or one from a file, is itself."""
+class _OfCall(Sym):
+    """A symbol that no graph makes, but a call: a copy of it, or one from a file, is itself."""
 
     __slots__ = ()
 
     def __reduce__(self) -> str:
-        return "THREADS"
+        return self.name.upper()
 
 
-THREADS = _Threads("threads", "config.threads")
+THREADS = _OfCall("threads", "config.threads")
 """How many threads a call may use: config.threads at the time of the call.  Sizes of a lowered
 program (of work split among threads) may hold it, types in a graph never do."""
+
+TILES = _OfCall("tiles", "how many tiles a scan's batch may be cut into")
+"""The same for the tiles of scans, where the back end chooses them apart (see lowering/target.py).
+"""
 
 
 class Compound:

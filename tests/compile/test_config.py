@@ -65,6 +65,19 @@ def test_threads_from_the_environment_or_the_machine():
     assert "the environment variable TINYGRAPH_THREADS is 'many'" in wrong
 
 
+def test_tf32(monkeypatch):
+    assert config.tf32 is False
+    with config.change(tf32=True):
+        assert config.tf32 is True
+    monkeypatch.setenv("TINYGRAPH_TF32", "True")
+    assert config.tf32 is True
+    monkeypatch.setenv("TINYGRAPH_TF32", "maybe")
+    with pytest.raises(ValueError, match="TINYGRAPH_TF32 is 'maybe'; it must be one of False"):
+        assert config.tf32
+    with pytest.raises(ValueError, match="config.tf32 is 2"):
+        config.tf32 = 2
+
+
 def test_unknown_settings():
     with pytest.raises(AttributeError, match="'thread'.*cache, .*threads"):
         config.thread = 2

@@ -100,11 +100,13 @@ class Log:
         self.launches, self.together, self.attributes, self.modes = [], [], [], []
 
 
-def driver(log):
-    def words(kernel_params, count):
-        places = (ctypes.c_void_p * count).from_address(kernel_params)
-        return [ctypes.c_int64.from_address(p).value for p in places]
+def words(kernel_params, count):
+    """The arguments of a launch, 8 bytes each."""
+    places = (ctypes.c_void_p * count).from_address(kernel_params)
+    return [ctypes.c_int64.from_address(p).value for p in places]
 
+
+def driver(log):
     def launchKernel(f, gx, gy, gz, bx, by, bz, shared_mem_bytes, stream, kernel_params, extra):
         assert (gy, gz, by, bz, extra) == (1, 1, 1, 1, 0)
         log.launches.append((f, gx, bx, shared_mem_bytes, stream,

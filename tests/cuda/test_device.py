@@ -10,12 +10,17 @@ import pytest
 
 from tinygraph.backends.cuda import nvrtc
 from tinygraph.backends.cuda.cublas import Matrix, product
-from tinygraph.backends.cuda.device import Arguments, CudaDevice, require_cuda, unavailable
+from tinygraph.backends.cuda.device import (
+    ArgumentRows,
+    Arguments,
+    CudaDevice,
+    require_cuda,
+    unavailable,
+)
 from tinygraph.backends.cuda.gpu import GpuKernels, Place
 from tinygraph.backends.cuda.kernel import Kernel
-from tinygraph.config import config
 from tinygraph.dtypes import float32
-from tinygraph.errors import UnavailableError
+from tinygraph.errors import InternalError, UnavailableError
 from tinygraph.loops.language import Buffer, Const
 
 
@@ -116,6 +121,17 @@ def test_arguments_arrive(gpu, log):
     assert entry.function.module.cubin == b"cubin" and not log.attributes
 
 
+def test_arguments_of_many_launches_lie_in_one_array(gpu, log):
+    entry = gpu.entry(gpu.load(b"cubin"), "k", 256, 1000)
+    many = ArgumentRows([[5, -7], [], [1 << 40]])
+    many.values += 1
+    for row in many.rows:
+        gpu.launch(entry, 2, row, shared_bytes=64)
+    assert [call[3:5] for call in log.launches] == [(64, fake_cupy.Stream.ptr)] * 3
+    assert log.launches[0][5](2) == [6, -6] and log.launches[2][5](1) == [(1 << 40) + 1]
+    assert many.starts.tolist() == [0, 2, 2, 3]
+
+
 def test_no_blocks_are_no_launch(gpu, log):
     gpu.launch(gpu.entry(gpu.load(b""), "k", 256), 0, Arguments(0), 0)
     assert not log.launches
@@ -128,7 +144,7 @@ def test_much_shared_memory_is_asked_for(gpu, log):
 
 def test_blocks_that_wait_for_one_another(gpu, log):
     entry = gpu.entry(gpu.load(b""), "k", 256)
-    assert gpu.resident(entry) == 8 * 132
+    assert gpu.resident(entry) == 8 * 132 and gpu.resident(entry, 1000) == 8 * 132
     gpu.launch(entry, 8 * 132, Arguments(1), 0, together=True)
     assert log.together == [(1234, 8 * 132, 256)] and not log.launches
 
@@ -256,6 +272,7 @@ def test_without_cublas(gpu, monkeypatch):
 
 def test_kernels_are_loaded_once_and_launched(gpu, log, monkeypatch):
     compiled = []
+    monkeypatch.setattr(nvrtc, "opened", lambda: None)
     monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: (
         compiled.append((source, options[-1])) or b"cubin"))
     buffer = Buffer("x", float32, Const(8, float32), "in")
@@ -266,9 +283,8 @@ def test_kernels_are_loaded_once_and_launched(gpu, log, monkeypatch):
     memory = gpu.to_device(np.arange(64, dtype=np.uint8))
     arena = kernels.place(memory)
     place = kernels.part(arena, np.dtype(np.float32), 16, 4)
-    with config.change(cache="off"):
-        for size in (3, 4):
-            kernels.launch(kernel, 2, [Place(7, np.dtype(np.int64)), place], [size, -1])
+    for size in (3, 4):
+        kernels.launch(kernel, 2, [Place(7, np.dtype(np.int64)), place], [size, -1])
     [(source, option)] = compiled
     name = source.split("(")[0].split()[-1]
     assert source == "prelude\n" + text.replace("k0_nest", name) and name.startswith("nest_")
@@ -276,6 +292,22 @@ def test_kernels_are_loaded_once_and_launched(gpu, log, monkeypatch):
     f, blocks, threads, shared, stream, words = log.launches[-1]
     assert (blocks, threads, stream) == (2, 256, fake_cupy.Stream.ptr)
     assert words(4) == [7, memory.data.ptr + 16, 4, -1]
+
+
+def test_as_many_blocks_wait_as_there_are_multiprocessors(gpu, log, monkeypatch):
+    monkeypatch.setattr(nvrtc, "opened", lambda: None)
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: b"cubin")
+    text = 'extern "C" __global__ void k0(BUF(I64) fault, BUF(I64) sync) {\n}\n'
+    kernel = Kernel("k0", text, (), (), checks=True, together=True)
+    kernels = GpuKernels(gpu, text, (kernel,))
+    assert kernels.together(kernel, kernels.shared_bytes) == 132
+    assert log.attributes == [(1234, 8, kernels.shared_bytes)]
+    places = [Place(7, np.dtype(np.int64)), Place(71, np.dtype(np.int64))]
+    kernels.launch(kernel, 132, places, [])
+    assert log.together == [(1234, 132, 256)]
+    monkeypatch.setattr(gpu.driver, "occupancyMaxActiveBlocksPerMultiprocessor", lambda *how: 0)
+    with pytest.raises(InternalError, match="k0: a multiprocessor has no room for a block with 99"):
+        kernels.together(kernel, 99)
 
 
 @pytest.mark.parametrize("start, strides, sizes", [

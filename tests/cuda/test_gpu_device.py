@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tinygraph.tensor as T
+from tinygraph import function, grad, scan
 from tinygraph.backends.cuda.cublas import Matrix, product
 from tinygraph.backends.cuda.device import Arguments, CudaDevice, require_cuda, unavailable
 from tinygraph.backends.cuda.nvrtc import compile_source
@@ -79,6 +81,26 @@ def test_cublas(gpu, dtype):
                    30, 50, 40)
     gpu.products.multiply(call, dtype)
     np.testing.assert_allclose(gpu.to_host(z), a @ b.T, rtol=1e-4, atol=1e-4)
+
+
+def test_calls_that_come_again():
+    """Worked out, written down, captured, replayed: the same bits."""
+    x, w = T.tensor3("x"), T.matrix("w")
+    hs, _ = scan(lambda row, h: T.tanh(T.dot(row + h.mean(axis=0, keepdims=True), w)), x,
+                 T.zeros_like(x[0]))
+    cost = (hs ** 2).sum()
+    f = function([x, w], [cost, *grad(cost, [x, w])], backend="cuda")
+    rng = np.random.default_rng(0)
+    for size in (300, 40):  # the large one has products for cuBLAS
+        arrays = [rng.normal(size=s).astype("float32") / size
+                  for s in ((7, size, size), (size, size))]
+        first, *others = [f(*arrays) for _ in range(5)]
+        for other in others:
+            for a, b in zip(first, other, strict=True):
+                np.testing.assert_array_equal(a, b)
+        for a, b in zip(first, function([x, w], [cost, *grad(cost, [x, w])], backend="llvm")(
+                *arrays), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * abs(b).max())
 
 
 def test_time_passes(gpu):

@@ -16,6 +16,7 @@ import tinygraph.tensor as T
 import tinygraph_rnn as lasagne
 from tinygraph import function, grad, scan, shared
 from tinygraph.backends.cuda import schedule
+from tinygraph.backends.cuda.runner import ShimDevice
 from tinygraph.backends.cuda.shim import Shim
 from tinygraph.scan_module import until
 from tinygraph.tensor.shared_randomstreams import RandomStreams
@@ -45,11 +46,21 @@ def no_cache() -> Any:
     lasagne.random.set_rng(None)
 
 
-@pytest.fixture(params=["one kernel", "launches"])
+# From how much work of a step on loops over time are run by all blocks, launched step by step, and
+# that where blocks cannot wait for one another; the shared memory of a block.
+TIERS = {"one kernel": (NEVER, NEVER, NEVER, ShimDevice.shared_bytes),
+         "all blocks": (0, NEVER, NEVER, 300),
+         "launches": (NEVER, 0, 0, 0)}
+
+
+@pytest.fixture(params=list(TIERS))
 def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Loops over time are run by one kernel, or launched step by step, however much they do."""
-    limit = NEVER if request.param == "one kernel" else 0
-    monkeypatch.setattr(schedule, "STEP_WORK", limit)
+    """Loops over time are run in one way, however much they do."""
+    step, launch, alone, room = TIERS[request.param]
+    monkeypatch.setattr(schedule, "STEP_WORK", step)
+    monkeypatch.setattr(schedule, "LAUNCH_WORK", launch)
+    monkeypatch.setattr(schedule, "ALONE_WORK", alone)
+    monkeypatch.setattr(ShimDevice, "shared_bytes", room)
     return request.param
 
 
@@ -79,7 +90,8 @@ def test_batches_of_any_size(make: Any, tier: str) -> None:
         cost = model.cost()
         f = same(model.inputs, [cost, *grad(cost, [*model.params, *model.inputs[:1]])],
                  *(model.batch(*sizes) for sizes in ((1, 1), (70, 2), (9, 4))))
-    assert "scan" in f.source("cuda")
+    assert {"one kernel": "_scan", "all blocks": "_grid", "launches": "_product"}[tier] in f.source(
+        "cuda")
 
 
 def test_wide_states(tier: str) -> None:
@@ -109,8 +121,9 @@ def test_what_is_launched(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
             f(*batch(steps))
             counts.append(len(launched))
         more = counts[1] - counts[0]
-        assert any("scan" in name for name in launched) == cut
-        assert more == 0 if cut or tier == "one kernel" else more > 0 and more % 3 == 0
+        assert any("_scan" in name for name in launched) == (cut and tier == "one kernel")
+        assert any("_grid" in name for name in launched) == (tier == "all blocks")
+        assert more > 0 and more % 3 == 0 if tier == "launches" else more == 0
 
 
 def test_a_step_that_mixes_the_batch(tier: str) -> None:
@@ -245,7 +258,7 @@ def test_twenty_steps_of_training(floatX: str, tier: str) -> None:
         (f, ours), (oracle, theirs) = tutorial("shim"), tutorial("numpy")
         rng = np.random.default_rng(0)
         tight = 1e-4 if floatX == "float32" else 1e-10
-        shortest = 6 if tier == "one kernel" else 3  # a launch is slow in the shim
+        shortest = 3 if tier == "launches" else 6  # a launch is slow in the shim
         for _ in range(20):
             batch = [np.asarray(a, floatX) for a in add_batch(
                 n_batch=9, min_length=shortest, max_length=2 * shortest - 1, rng=rng)]

@@ -13,6 +13,7 @@ from tinygraph.compile.build import Compilation
 from tinygraph.loops.language import For, Gemm, Pack, buffers, walk
 from tinygraph.lowering.lower import lower
 from tinygraph.lowering.nest import BLOCK
+from tinygraph.lowering.target import Target
 from tinygraph.lowering.workspace import lifetimes
 from tinygraph.passes.pipeline import select
 
@@ -207,6 +208,6 @@ def test_large_products_are_shared_and_equal_bit_for_bit():
 def test_lowering_takes_the_panel_width_of_the_back_end():
     inputs, states = rnn()
     graph = compilation(inputs, states).stages[-1][1]
-    made = lower(graph, panel=lambda dtype: 4).program
+    made = lower(graph, target=Target(panel=lambda dtype: 4)).program
     assert made is not None
     assert {s.panel for s in walk(made.body) if isinstance(s, Pack)} == {4}

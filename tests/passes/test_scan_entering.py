@@ -138,6 +138,37 @@ def test_gates_that_are_taken_apart_are_added_apart():
     same(inputs, states, [(5, 6, 9), (6, 4)], "sink")
 
 
+def test_what_a_step_computes_for_rows_is_computed_where_it_is_used():
+    x, m, h0 = T.tensor3("x"), T.matrix("m"), T.matrix("h0")
+    U = T.as_tensor_variable(RNG.standard_normal((4, 4)).astype("float32"))
+
+    def step(row, kept, h):
+        new = T.tanh(row + T.dot(h, U))
+        return T.switch(kept.dimshuffle(0, "x") > 0.5, new, h)
+
+    states, _ = scan(step, [x, m], h0)
+    f = compiled([x, m, h0], states)
+    body = scans(f.final)[0].op.body
+    (compared,) = (n for n in body.nodes() if isinstance(n.op, Elemwise) and n.op.fn.name == "gt")
+    assert compared.outputs[0].ndim == 2
+    assert f.function.report().loops[0].step.nests == 1
+    same([x, m, h0], states, [(5, 6, 4), (5, 6), (6, 4)], "spread")
+
+
+def test_what_a_step_reduces_is_not_computed_again_for_every_element():
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+
+    def step(row, h):
+        return (row + h) * (1 / (1 + (h * h).sum(axis=1, keepdims=True)))
+
+    states, _ = scan(step, x, h0)
+    f = compiled([x, h0], states)
+    body = scans(f.final)[0].op.body
+    (share,) = (n for n in body.nodes() if isinstance(n.op, Elemwise) and n.op.fn.name == "div")
+    assert share.outputs[0].type.dims[1] == 1
+    same([x, h0], states, [(5, 6, 4), (6, 4)], "spread")
+
+
 def test_parts_that_overlap_are_not_computed_twice():
     x = T.matrix("x")
     y = T.exp(x + 1)

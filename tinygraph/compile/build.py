@@ -24,7 +24,9 @@ from tinygraph.dtypes import DType
 from tinygraph.graph import Graph, Value, subgraphs
 from tinygraph.loops.language import Program
 from tinygraph.loops.printing import format_program
+from tinygraph.lowering import target as targets
 from tinygraph.lowering.lower import Lowered, lower
+from tinygraph.lowering.target import Target
 from tinygraph.lowering.vector_math import expand_math
 from tinygraph.ops.callback import SizeError
 from tinygraph.ops.linalg import Dot
@@ -36,11 +38,6 @@ from tinygraph.rewrite.journal import Journal
 
 SYMBOL = "tinygraph_function"
 KERNELS = ("cuda", "shim")  # back ends that run CUDA kernels
-
-
-def _no_panels(dtype: DType) -> int:
-    """Kernels take matrices as they are."""
-    return 0
 
 
 @contextmanager
@@ -142,8 +139,8 @@ class Compilation:
             graph = self.final
             start = time.perf_counter()
             self._lowered = lower(
-                graph, SYMBOL, _no_panels if self.kernels else jit.panel, self.closed.late_guards,
-                self.closed.unread, self.timed, lanes=not self.kernels)
+                graph, SYMBOL, targets.KERNELS if self.kernels else Target(jit.panel),
+                self.closed.late_guards, self.closed.unread, self.timed)
             self.seconds["lower"] = time.perf_counter() - start
         return self._lowered
 
@@ -200,6 +197,8 @@ class Executable:
 
     def _run(self, arrays: list[np.ndarray], out: list[np.ndarray | None]) -> list[np.ndarray]:
         plan: Plan = self.planner(arrays)
+        if self.kernels is not None and self.kernels.wide(plan):
+            plan = self.planner(arrays, tiles=1)
         late = len(self.planner.late)
         results = plan.results([*out, *[None] * late] if late else out)
         fresh = next((k for k, o in enumerate(out) if o is not None), len(out))

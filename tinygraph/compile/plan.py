@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygraph.compile.close import Conditions
 from tinygraph.config import config
-from tinygraph.dims import THREADS, Dim, Sym, at_most, is_late, product
+from tinygraph.dims import THREADS, TILES, Dim, Sym, at_most, is_late, product
 from tinygraph.dtypes import int64
 from tinygraph.errors import ShapeError
 from tinygraph.formulas import Formulas
@@ -77,7 +77,8 @@ class Planner:
         self.lowered = lowered
         read = set(leaves([s.value for s in self.scalars]))
         self.scalar_inputs = [k for k, v in enumerate(graph.inputs) if v in read]
-        self.threads_matter = any(THREADS in d.syms() for d in (*lowered.sizes, lowered.arena))
+        self.threads_matter = any({THREADS, TILES} & d.syms()
+                                  for d in (*lowered.sizes, lowered.arena))
         self.dtypes = (*(v.type.dtype.np for v in graph.outputs),
                        *(int64.np for _ in self.late))
         self._plans: dict[tuple[object, ...], Plan] = {}
@@ -88,16 +89,19 @@ class Planner:
             n.outputs[0] for n in graph.nodes() if isinstance(n.op, Callback)
             and any(isinstance(s, OwnSize) for d in op_dims(n.op) for s in d.syms())]
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> Plan:
-        """The plan for these inputs.  Raises the error of a guard that does not hold."""
+    def __call__(self, arrays: Sequence[np.ndarray], tiles: int | None = None) -> Plan:
+        """The plan for these inputs.  Raises the error of a guard that does not hold.
+
+        tiles  the most into which the batch of a scan is cut, if not as many as there are threads
+        """
         key: tuple[object, ...] = tuple([a.shape for a in arrays[:self.varying]])
         # Read once: another thread may be writing into what the caller passed.
         values = tuple([(k, arrays[k].tobytes()) for k in self.scalar_inputs])
         threads = (self.units or config.threads) if self.threads_matter else 0
-        key += (values, threads)
+        key += (values, threads, tiles)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._make(arrays, values, threads)
+            plan = self._make(arrays, values, threads, tiles)
             self._bytes += sum(len(data) for _, data in values)
             if len(self._plans) >= _MOST_PLANS or self._bytes > _MOST_BYTES:
                 self._plans.clear()
@@ -106,14 +110,15 @@ class Planner:
         return plan
 
     def _make(self, arrays: Sequence[np.ndarray], values: tuple[tuple[int, bytes], ...],
-              threads: int) -> Plan:
+              threads: int, tiles: int | None) -> Plan:
         given = dict(zip(self.inputs, arrays, strict=True))
         for k, data in values:
             array = arrays[k]
             given[self.inputs[k]] = np.frombuffer(data, array.dtype).reshape(array.shape)
         lasting = self._lasting or self._find_lasting(given)
         sizes = Sizes()
-        sizes.env = {**lasting.sizes, THREADS: threads or 1}
+        sizes.env = {**lasting.sizes, THREADS: threads or 1,
+                     TILES: tiles or threads or 1}
         varying = self.inputs[:self.varying]
         for value in varying:
             sizes.learn(value, given[value])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tinygraph.config import config
-from tinygraph.dims import THREADS, Dim
+from tinygraph.dims import THREADS, TILES, Dim
 from tinygraph.loops.language import (
     TRANSCENDENTAL,
     Block,
@@ -97,7 +97,7 @@ class Report:
         """The workspace where the sizes have these values: ``workspace_bytes(x_0=100, x_1=55)``.
         ``threads`` is config.threads unless given.  Raises TypeError for a size that is missing.
         """
-        sizes = {THREADS.name: config.threads, **sizes}
+        sizes = {THREADS.name: config.threads, TILES.name: config.threads, **sizes}
         missing = [name for name in self.sizes if name not in sizes]
         if missing:
             raise TypeError(f"the workspace also depends on {', '.join(missing)}")

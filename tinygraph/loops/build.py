@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tinygraph.dtypes import DType, int64
 from tinygraph.loops.language import (
@@ -11,6 +12,7 @@ from tinygraph.loops.language import (
     Binary,
     Block,
     Buffer,
+    Cast,
     Check,
     Const,
     Expr,
@@ -18,11 +20,14 @@ from tinygraph.loops.language import (
     Gemm,
     If,
     Let,
+    Load,
     Matrix,
     Note,
     Pack,
+    Select,
     Stmt,
     Store,
+    Unary,
     Var,
     While,
 )
@@ -134,6 +139,28 @@ def maximum(x: Expr, y: Expr) -> Expr:
     if a is not None and b is not None:
         return index(max(a, b))
     return x if x is y else Binary("max", x, y)
+
+
+_FOLDED = {"add": add, "sub": sub, "mul": mul, "floordiv": floordiv, "mod": mod, "min": minimum,
+           "max": maximum}
+
+
+def replaced(e: Expr, names: Mapping[str, Expr]) -> Expr:
+    """``e`` with variables replaced by what they stand for, also in what replaces them; int64
+    literals are folded."""
+    if isinstance(e, Var) and e.name in names:
+        return replaced(names[e.name], names)
+    if isinstance(e, Binary):
+        x, y = replaced(e.x, names), replaced(e.y, names)
+        fold = _FOLDED.get(e.op) if e.dtype is int64 else None
+        return fold(x, y) if fold else Binary(e.op, x, y)
+    if isinstance(e, Select):
+        return Select(*(replaced(x, names) for x in (e.cond, e.then, e.other)))
+    if isinstance(e, (Unary, Cast)):
+        return replace(e, x=replaced(e.x, names))
+    if isinstance(e, Load):
+        return replace(e, index=replaced(e.index, names))
+    return e
 
 
 class Builder:

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinygraph.dims import THREADS, Dim, dim, is_late
-from tinygraph.dtypes import DType
 from tinygraph.graph import Graph, Guard, Value, subgraphs, toposort
 from tinygraph.late import late_symbols
 from tinygraph.loops import build as E
@@ -23,6 +22,7 @@ from tinygraph.lowering.overlap import placed_together
 from tinygraph.lowering.overlay import overlay
 from tinygraph.lowering.region import Region
 from tinygraph.lowering.storage import Site, Storage
+from tinygraph.lowering.target import CPU, Target
 from tinygraph.lowering.workspace import plan
 from tinygraph.scan_module.op import Scan
 
@@ -65,19 +65,15 @@ class Budget:
     source: str
 
 
-def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda dtype: 16,
-          guards: Sequence[Guard] = (), unread: int = 0, timed: bool = False,
-          lanes: bool = True) -> Lowered:
+def lower(graph: Graph, name: str = "f", target: Target = CPU, guards: Sequence[Guard] = (),
+          unread: int = 0, timed: bool = False) -> Lowered:
     """The loop program of a closed graph.  Its arguments: inputs, outputs, constants.
 
-    panel: how many columns of a matrix of a dtype the back end's products pack together; 0 for
-    products that take matrices as they are
     guards: about late symbols, for the program to check
     unread: how many of the last outputs are computed, but are no results
     timed: the program takes the time of its parts
-    lanes: may the batch lie innermost in memory, where rows do not fill vector registers?
     """
-    storage = Storage(choose_lane(graph) if lanes else None, panel)
+    storage = Storage(choose_lane(graph) if target.lanes else None, target)
     storage.expect(late_symbols(graph), guards)
     storage.clock = Clock() if timed else None
     storage.looped = bool(_scans(graph))
@@ -87,14 +83,14 @@ def lower(graph: Graph, name: str = "f", panel: Callable[[DType], int] = lambda 
         if storage.lane in value.type.dims[:-1]:
             region.lay_out(value)
     outputs = graph.outputs[:len(graph.outputs) - unread]
-    targets = [storage.argument(value, f"out{k}", writable=True)
+    places = [storage.argument(value, f"out{k}", writable=True)
                for k, value in enumerate(outputs)]
-    for value, target in zip(outputs, targets, strict=True):
+    for value, place in zip(outputs, places, strict=True):
         if value.node is not None:
-            region.targets.setdefault(value, target)
+            region.targets.setdefault(value, place)
     region.lower(graph.outputs)
-    for value, target in zip(outputs, targets, strict=True):
-        region.put(value, target)
+    for value, place in zip(outputs, places, strict=True):
+        region.put(value, place)
     b = E.Builder(taken=("sizes", "args", *storage.late_names()))
     if storage.clock is None:
         region.emit(b)

@@ -163,6 +163,10 @@ class Product:
             total = total * g.size
         return total
 
+    def single(self) -> bool:
+        """Is it one Gemm, with no loop around it?"""
+        return not self.outer and not self.deep
+
     def shares(self) -> Dim:
         """Into how many parts threads should cut a product outside of loops."""
         return maximum(dim(1), minimum(dim(THREADS), floordiv(self.work(), dim(SHARE_WORK))))

@@ -375,7 +375,7 @@ class Region:
         if x in self.constants and y not in self.constants:
             op, x, y = Dot(op.b, op.a, op.out), y, x
         product = Product(op, self.memory(x), self.memory(y), c, accumulate)
-        panel = self.storage.panel(out.type.dtype)
+        panel = self.storage.target.panel(out.type.dtype)
         if panel and y in self.constants and product.packable() and not self._of_tile(y):
             panels = self._panels(y, product)
             share = product.shares_in_step(self.tile)
@@ -383,7 +383,8 @@ class Region:
         elif self.outer is None and product.small_sum():
             self.add(lambda builder: product.emit_sum(builder, self.storage.scratch), out)
         else:
-            share = product.shares() if self.outer is None else None
+            cut = self.outer is None and (self.storage.target.shares or not product.single())
+            share = product.shares() if cut else None
             self.add(lambda builder: product.emit(builder, share=share), out)
 
     def _of_tile(self, value: Value) -> bool:
@@ -408,7 +409,7 @@ class Region:
 
     def _pack(self, inner: Region, outer: Region, y: Value, product: Product) -> View:
         k, n, dtype = product.k.size, product.n.size, y.type.dtype
-        width = self.storage.panel(dtype)
+        width = self.storage.target.panel(dtype)
         count = floordiv(n + (width - 1), dim(width)) * width * k
         with self.storage.within(outer.tile):
             buffer, start = self.storage.scratch("panels", dtype, count)

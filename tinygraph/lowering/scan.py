@@ -73,7 +73,8 @@ def lower_scan(region: Region, node: Node, op: Scan) -> None:
     t = Var(_name(region, "step"), n.dtype)
     names = _name(region, "tile"), _name(region, "start"), _name(region, "rows")
     whole = region.tile is not None or op.until is not None
-    cut = None if whole else tiling(op, region.storage.lane, names)
+    cut = None if whole else tiling(op, region.storage.lane, names,
+                                        region.storage.target.tiles)
     step = _Step(region, node, op, cut, t)
     step.lower(carries, stacks)
     if op.until is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ from tinygraph.lowering.nest import loop_order
 from tinygraph.lowering.overlap import Looped, Overlap
 from tinygraph.lowering.overlay import SameRows
 from tinygraph.lowering.sizes import SizeParameters
+from tinygraph.lowering.target import CPU, Target
 from tinygraph.lowering.tiling import LINE, Tiling
 from tinygraph.lowering.view import View, element_count, row_major
 from tinygraph.lowering.workspace import ALIGNMENT
@@ -45,12 +46,11 @@ class Storage:
     Small hidden sizes fill vector registers badly; a batch in the lanes fills them.
     ``looped``: is there a scan in the program?
     ``clock``: what times the stages, where a profile is asked for
-    ``panel``: how many columns of a matrix of a dtype the back end packs together
+    ``target``: what the back end wants
     """
 
-    def __init__(self, lane: Dim | None = None, panel: Callable[[DType], int] = lambda d: 16
-                 ) -> None:
-        self.lane, self.panel, self.looped = lane, panel, False
+    def __init__(self, lane: Dim | None = None, target: Target = CPU) -> None:
+        self.lane, self.target, self.looped = lane, target, False
         self.tile: Tiling | None = None
         self.sizes = SizeParameters()
         self.temps: dict[Buffer, Dim] = {}

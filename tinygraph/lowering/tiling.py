@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tinygraph.dims import THREADS, Dim, Sym, dim, floordiv, maximum, minimum
+from tinygraph.dims import Dim, Sym, dim, floordiv, maximum, minimum
 from tinygraph.dtypes import int64
 from tinygraph.graph import Graph, Node, Type, Value, map_op, subgraphs
 from tinygraph.loops import build as E
@@ -114,10 +114,11 @@ class Tiling:
         return E.minimum(Select(last, size, E.mul(near, E.index(self.grain))), size)
 
 
-def tiling(op: Scan, lane: Dim | None, names: tuple[str, str, str]) -> Tiling | None:
+def tiling(op: Scan, lane: Dim | None, names: tuple[str, str, str], tiles: Sym) -> Tiling | None:
     """How to cut the batch of ``op`` into tiles, if its steps allow that.
 
     lane   the axis that lies innermost in memory;  names  three that are free in the program
+    tiles  the most that there may be
     """
     batch = _batch(op)
     if batch is None:
@@ -125,7 +126,7 @@ def tiling(op: Scan, lane: Dim | None, names: tuple[str, str, str]) -> Tiling | 
     b, grain = dim(batch), LINE if lane == dim(batch) else GRAIN
     enough = floordiv(op.n_steps * work(op.body), dim(WORK))
     groups = floordiv(b + (grain - 1), dim(grain))
-    count = maximum(dim(1), minimum(minimum(dim(THREADS), groups), enough))
+    count = maximum(dim(1), minimum(minimum(dim(tiles), groups), enough))
     most = (floordiv(b, count * LINE) + 2) * LINE
     index, start, here = (Var(name, int64) for name in names)
     return Tiling(batch, grain, Sym("rows"), count, most, index, start, here)

@@ -28,6 +28,7 @@ from tinygraph.passes.scan_saved import saved
 from tinygraph.passes.scan_scatter import scatter
 from tinygraph.passes.scan_zeros import zeros
 from tinygraph.passes.sink import sink
+from tinygraph.passes.spread import spread
 from tinygraph.passes.stable import stable
 from tinygraph.passes.unite import unite
 from tinygraph.rewrite.engine import Pass, Rule
@@ -70,6 +71,7 @@ PIPELINE: tuple[Pass, ...] = (
     canonical,
     inside,
     sink,
+    spread,
     canonical,
 )
 

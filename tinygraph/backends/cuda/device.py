@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,6 +113,27 @@ class Arguments:
         self.values[:len(values)] = list(values)
 
 
+class ArgumentRows:
+    """The arguments of many launches, a row each, 8 bytes each.
+
+    values  all of them, row after row (int64);  rows  each with its address, as ``Arguments``
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        counts = [len(row) for row in rows]
+        self.values = np.array([value for row in rows for value in row], np.int64)
+        self._places = self.values.ctypes.data + 8 * np.arange(sum(counts), dtype=np.int64)
+        start = self._places.ctypes.data
+        self.starts = np.cumsum([0, *counts])
+        self.rows = [Row(start + 8 * int(at)) for at in self.starts[:-1]]
+
+
+class Row(NamedTuple):
+    """The arguments of a launch.  Somebody else keeps them alive."""
+
+    address: int
+
+
 class CudaDevice:
     """One GPU.
 
@@ -182,22 +203,29 @@ class CudaDevice:
                 shared_bytes)
         return Entry(name, int(function.ptr), threads, shared_bytes, function)
 
-    def resident(self, entry: Entry) -> int:
-        """How many blocks of a kernel the device runs at one time."""
+    def resident(self, entry: Entry, shared_bytes: int | None = None) -> int:
+        """How many blocks of a kernel, with its shared memory or ``shared_bytes`` of it, the
+        device runs at one time."""
+        shared = entry.shared_bytes if shared_bytes is None else shared_bytes
         each = self.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            entry.pointer, entry.threads, entry.shared_bytes)
+            entry.pointer, entry.threads, shared)
         return int(each) * self.multiprocessors
 
-    def launch(self, entry: Entry, blocks: int, arguments: Arguments, stream: int,
-               together: bool = False) -> None:
-        """Run a kernel after what ``stream`` (its address) has to do; nothing for no blocks.
+    def launch(self, entry: Entry, blocks: int, arguments: Arguments | Row,
+               stream: int | None = None, together: bool = False,
+               shared_bytes: int | None = None) -> None:
+        """Run a kernel after what ``stream`` (its address; the current one unless given) has to
+        do; nothing for no blocks.
 
-        together  all blocks run at one time, so that they may wait for one another; there must
-                  be no more than ``resident`` of them
+        together      all blocks run at one time, so that they may wait for one another; there must
+                      be no more than ``resident`` of them
+        shared_bytes  of shared memory for this launch, no more than the entry has
         """
         if blocks <= 0:
             return
-        shape = blocks, 1, 1, entry.threads, 1, 1, entry.shared_bytes, stream, arguments.address
+        shared = entry.shared_bytes if shared_bytes is None else shared_bytes
+        stream = int(self.stream().ptr) if stream is None else stream
+        shape = blocks, 1, 1, entry.threads, 1, 1, shared, stream, arguments.address
         if together:
             self.driver.launchCooperativeKernel(entry.pointer, *shape)
         else:

@@ -53,6 +53,7 @@ class Writer(Scalars):
         self.scalars: dict[str, str] = {}
         self.registers: dict[int, tuple[str, bool]] = {}
         self.checks = False
+        self.waits = False  # blocks wait for one another
         self.held: list[tuple[str, Expr]] = []
 
     def line(self, text: str) -> None:
@@ -116,12 +117,13 @@ class Writer(Scalars):
         """The kernel."""
         used = list(self.buffers.values())
         heads = ["BUF(I64) fault"] if self.checks else []
+        heads += ["BUF(I64) sync"] if self.waits else []
         heads += [f"BUF({c_type(b.dtype)}) {name}" for b, name in used]
         heads += [f"I64 {name}" for name in self.scalars.values()]
         head = _wrapped(f'extern "C" __global__ void {self.name}(', heads)
         text = "\n".join([head, *self.lines, "}"]) + "\n"
         return Kernel(self.name, text, tuple(b for b, _ in used), tuple(self.scalars),
-                      self.checks, blocks, elements, tuple(self.held))
+                      self.checks, blocks, elements, tuple(self.held), together=self.waits)
 
 
 def _wrapped(start: str, items: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ _RESERVED = frozenset("""
     goto if inline int long mutable namespace new noexcept nullptr operator private protected public
     register return short signed sizeof static struct switch template this throw true try typedef
     typeid typename union unsigned using virtual void volatile wchar_t while I64 U64 BUF FAULT
-    threadIdx blockIdx blockDim gridDim warpSize and or not xor bitand bitor compl
+    fault sync threadIdx blockIdx blockDim gridDim warpSize and or not xor bitand bitor compl
     """.split())
 
 

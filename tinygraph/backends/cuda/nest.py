@@ -69,6 +69,13 @@ class Part:
     lanes: For | None = None
 
 
+def outside_sums(root: For) -> list[Store]:
+    """The stores of a nest to registers that are opened around it."""
+    own = {id(s.buffer) for s in walk(root) if isinstance(s, Alloc)}
+    return [s for s in walk(root) if isinstance(s, Store)
+            and s.buffer.role == "register" and id(s.buffer) not in own]
+
+
 def has_teamwork(stmt: Stmt) -> bool:
     """Is there anything under ``stmt`` that the threads of a block do together?"""
     return any(isinstance(s, (Gemm, Pack)) or (isinstance(s, For) and s.mode != "serial")
@@ -225,6 +232,13 @@ def _loads(e: Expr) -> bool:
 def memory(stmt: Stmt) -> bool:
     """Does ``stmt``, without what stands under it, read memory that is no register?"""
     return any(x.buffer.role != "register" for e in expressions(stmt) for x in loads(e))
+
+
+def written_by(stmt: Stmt) -> tuple[Buffer, ...]:
+    """The buffers that ``stmt`` itself writes."""
+    if isinstance(stmt, Store):
+        return (stmt.buffer,)
+    return (stmt.c.buffer,) if isinstance(stmt, Gemm) else ()
 
 
 def block_of(stmt: Stmt) -> tuple[Block, ...]:

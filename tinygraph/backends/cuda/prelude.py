@@ -6,13 +6,15 @@ without a GPU (shim.py) defines what CUDA itself gives, and compiles the same te
 
 from __future__ import annotations
 
+from tinygraph.backends.cuda import products_text
+
 BUILTIN = """\
 typedef long long I64;
 typedef unsigned long long U64;
 #define BUF(T) T*
 #define TG_DEVICE __device__ __forceinline__
 #define TG_FUNCTION static __device__ __noinline__
-"""
+""" + products_text.BUILTIN
 
 SCALARS = r"""
 template<class T> struct tg_unsigned;
@@ -252,111 +254,9 @@ TG_DEVICE void tg_grid(BUF(I64) sync) {
 }
 """
 
-GEMM = r"""
-// c = a b, or c += a b, by one block, or by blocks that take tiles in turn.
-// Element (i, j) of a matrix lies at [i * rows + j * cols].
-template<class T, class A, class B, class C>
-TG_FUNCTION void tg_gemm_flat(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
-                             I64 m, I64 n, I64 k, bool accumulate) {
-    // Few rows: a thread has one column and up to TG_ROWS rows; where columns are few, threads cut
-    // the sum over k between them.
-    __shared__ T part[TG_ROWS * TG_BLOCK];
-    const int lane = (int)threadIdx.x, threads = (int)blockDim.x;
-    int wide = 32;
-    while (wide < threads && wide < n) wide *= 2;
-    const int cuts = threads / wide, column = lane % wide, cut = lane / wide;
-    for (I64 i0 = 0; i0 < m; i0 += TG_ROWS) {
-        const int rows = (int)(m - i0 < TG_ROWS ? m - i0 : TG_ROWS);
-        for (I64 j0 = 0; j0 < n; j0 += wide) {
-            const I64 j = j0 + column;
-            T sum[TG_ROWS];
-            for (int r = 0; r < TG_ROWS; ++r) sum[r] = 0;
-            if (j < n) {
-                for (I64 p = cut; p < k; p += cuts) {
-                    const T y = b[p * br + j * bc];
-                    for (int r = 0; r < TG_ROWS; ++r)
-                        if (r < rows) sum[r] += (T)a[(i0 + r) * ar + p * ac] * y;
-                }
-            }
-            if (cuts > 1) {
-                for (int r = 0; r < TG_ROWS; ++r) part[r * threads + lane] = sum[r];
-                __syncthreads();
-                for (int r = 0; r < TG_ROWS; ++r) {
-                    sum[r] = 0;
-                    for (int q = 0; q < cuts; ++q) sum[r] += part[r * threads + q * wide + column];
-                }
-                __syncthreads();
-            }
-            if (cut == 0 && j < n)
-                for (int r = 0; r < rows; ++r) {
-                    const I64 at = (i0 + r) * cr + j * cc;
-                    c[at] = accumulate ? (T)c[at] + sum[r] : sum[r];
-                }
-        }
-    }
-}
-
-template<class T, class A, class B, class C>
-TG_FUNCTION void tg_gemm_tile(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
-                             I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
-    // Tiles of TG_SIDE x TG_SIDE elements of c; a thread has a patch of 4 x 4, and another one in
-    // every further round, where the block has fewer threads than a tile has patches.
-    __shared__ T left[TG_DEEP][TG_SIDE + 4], right[TG_DEEP][TG_SIDE + 4];
-    const int lane = (int)threadIdx.x, threads = (int)blockDim.x;
-    const I64 down = (m + TG_SIDE - 1) / TG_SIDE, along = (n + TG_SIDE - 1) / TG_SIDE;
-    const int patches = (TG_SIDE / 4) * (TG_SIDE / 4);
-    for (I64 tile = first; tile < down * along; tile += step) {
-        const I64 i0 = tile / along * TG_SIDE, j0 = tile % along * TG_SIDE;
-        for (int round = 0; round * threads < patches; ++round) {
-            const int patch = round * threads + lane;
-            const int y = patch / (TG_SIDE / 4) * 4, x = patch % (TG_SIDE / 4) * 4;
-            T sum[4][4];
-            for (int u = 0; u < 4; ++u) for (int v = 0; v < 4; ++v) sum[u][v] = 0;
-            for (I64 p0 = 0; p0 < k; p0 += TG_DEEP) {
-                for (int e = lane; e < TG_DEEP * TG_SIDE; e += threads) {
-                    const int pa = ac == 1 ? e % TG_DEEP : e / TG_SIDE;
-                    const int ia = ac == 1 ? e / TG_DEEP : e % TG_SIDE;
-                    const bool in_a = i0 + ia < m && p0 + pa < k;
-                    left[pa][ia] = in_a ? (T)a[(i0 + ia) * ar + (p0 + pa) * ac] : (T)0;
-                    const int pb = br == 1 ? e % TG_DEEP : e / TG_SIDE;
-                    const int jb = br == 1 ? e / TG_DEEP : e % TG_SIDE;
-                    const bool in_b = j0 + jb < n && p0 + pb < k;
-                    right[pb][jb] = in_b ? (T)b[(p0 + pb) * br + (j0 + jb) * bc] : (T)0;
-                }
-                __syncthreads();
-                if (patch < patches)
-                    for (int p = 0; p < TG_DEEP; ++p)
-                        for (int u = 0; u < 4; ++u)
-                            for (int v = 0; v < 4; ++v)
-                                sum[u][v] += left[p][y + u] * right[p][x + v];
-                __syncthreads();
-            }
-            if (patch < patches)
-                for (int u = 0; u < 4; ++u)
-                    for (int v = 0; v < 4; ++v)
-                        if (i0 + y + u < m && j0 + x + v < n) {
-                            const I64 at = (i0 + y + u) * cr + (j0 + x + v) * cc;
-                            c[at] = accumulate ? (T)c[at] + sum[u][v] : sum[u][v];
-                        }
-        }
-    }
-}
-
-template<class T, class A, class B, class C>
-TG_FUNCTION void tg_gemm(A a, I64 ar, I64 ac, B b, I64 br, I64 bc, C c, I64 cr, I64 cc,
-                        I64 m, I64 n, I64 k, bool accumulate, I64 first, I64 step) {
-    if (step == 1 && (m <= 2 * TG_ROWS || n <= TG_ROWS)) {
-        if (m <= n) tg_gemm_flat<T>(a, ar, ac, b, br, bc, c, cr, cc, m, n, k, accumulate);
-        else tg_gemm_flat<T>(b, bc, br, a, ac, ar, c, cc, cr, n, m, k, accumulate);
-    } else {
-        tg_gemm_tile<T>(a, ar, ac, b, br, bc, c, cr, cc, m, n, k, accumulate, first, step);
-    }
-}
-"""
-
-
 def prelude(block: int = 256, builtin: str = BUILTIN, first: str = FIRST, grid: str = GRID
             ) -> str:
     """The text before the kernels.  ``block``: the most threads of a block."""
-    sizes = f"#define TG_BLOCK {block}\n#define TG_ROWS 8\n#define TG_SIDE 64\n#define TG_DEEP 8\n"
-    return builtin + sizes + SCALARS + functions() + first + TEAMS + grid + GEMM
+    sizes = f"#define TG_BLOCK {block}\n" + products_text.sizes(block)
+    return (builtin + sizes + SCALARS + functions() + first + TEAMS + grid
+            + products_text.PRODUCTS)

@@ -12,13 +12,23 @@ kernel that finds them out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tinygraph.backends.cuda.affine import polynomial
+from tinygraph.backends.cuda.grid import GridWriter, shareable
 from tinygraph.backends.cuda.kernel import Kernel
-from tinygraph.backends.cuda.nest import SHARED, has_teamwork, loads, names_in, take_apart
+from tinygraph.backends.cuda.nest import (
+    SHARED,
+    has_teamwork,
+    loads,
+    names_in,
+    take_apart,
+    written_by,
+)
 from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter
 from tinygraph.backends.cuda.threads import no_python
+from tinygraph.backends.cuda.waiting import holds_time, over_time
 from tinygraph.dtypes import bool_, int64
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
@@ -49,7 +59,11 @@ from tinygraph.loops.language import (
 )
 
 SMALL = 1 << 12  # elements that one block does as fast as many
-STEP_WORK = 1 << 20  # multiply-adds of a step from which on many blocks are faster than one
+# Multiply-adds of a step from which on ...
+STEP_WORK = 1 << 17  # ... all blocks, which wait for one another, are faster than one
+ALONE_WORK = 1 << 20  # ... launches are, where blocks cannot wait for one another
+LAUNCH_WORK = 1 << 29  # ... launches are faster than all blocks in one kernel
+LARGE_PRODUCT = 1 << 24  # multiply-adds from which on cuBLAS is faster than a kernel (an estimate)
 SIDE = 64  # of a tile of a product
 COUNTING = frozenset("add sub mul floordiv mod min max neg abs lt le gt ge eq ne and or".split())
 
@@ -59,6 +73,16 @@ class Launch:
     """Run a kernel."""
 
     kernel: Kernel
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of ``limit`` multiply-adds or more is the device's (cuBLAS), if it can; else
+    ``kernel`` computes it."""
+
+    gemm: Gemm
+    limit: int
+    kernel: Launch
 
 
 @dataclass(frozen=True)
@@ -80,12 +104,12 @@ class HostFor:
 
 @dataclass(frozen=True)
 class Either:
-    """``many`` if ``work`` is at least ``limit``, else ``one``."""
+    """``then`` if ``cond`` holds, else ``other``; ``why``: the condition in words."""
 
-    work: Expr
-    limit: int
-    many: tuple[Step, ...]
-    one: tuple[Step, ...]
+    cond: Expr
+    why: str
+    then: tuple[Step, ...]
+    other: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
@@ -95,32 +119,50 @@ class HostCall:
     call: Call
 
 
-Step = Launch | HostLet | HostFor | Either | HostCall
+Step = Launch | Product | HostLet | HostFor | Either | HostCall
 
 
 @dataclass(frozen=True)
 class HostProgram:
-    """What the host does, and every kernel of it."""
+    """What the host does, and every kernel of it.
+
+    wide  does a scan have more weights than a block's shared memory?  Then its batch is better not
+          cut into tiles
+    """
 
     steps: tuple[Step, ...]
     kernels: tuple[Kernel, ...]
+    wide: Expr
 
 
-def schedule(program: Program) -> HostProgram:
+def schedule(program: Program, room: int) -> HostProgram:
     """The kernels of ``program`` and the order in which they are launched.
 
+    room  the bytes of shared memory that a block has for weights
     Raises UnavailableError for a Python function in a loop that only the device can steer.
     """
-    scheduler = _Scheduler(program.sites > 0)
+    scheduler = _Scheduler(program, room)
     known = frozenset(program.sizes)
+    scheduler.find_wide(program.body, known)
     steps = scheduler.steps(program.body.body, known)
-    return HostProgram(steps, tuple(scheduler.kernels))
+    return HostProgram(steps, tuple(scheduler.kernels), scheduler.wide)
 
 
 class _Scheduler:
-    def __init__(self, guarded: bool) -> None:
-        self.guarded = guarded
+    def __init__(self, program: Program, room: int) -> None:
+        self.guarded, self.room = program.sites > 0, E.index(room)
+        self.offsets = {id(b): offset for b, offset in program.arena}
         self.kernels: list[Kernel] = []
+        self.wide: Expr = E.const(False, bool_)
+        self.by_launches = False  # loops over time are launched step by step
+
+    def find_wide(self, body: Block, known: frozenset[str]) -> None:
+        """Is there a scan with more weights than a block has room for?"""
+        for stmt in body.body:
+            if isinstance(stmt, For) and stmt.mode == "parallel" and holds_time(stmt):
+                weights = _bytes(_weights(stmt))
+                if shareable(stmt) and names_in(weights) <= known:
+                    self.wide = _either(self.wide, _above(weights, self.room))
 
     def writer(self, what: str, team: Team = BLOCK) -> TeamWriter:
         """Begins the next kernel."""
@@ -174,11 +216,13 @@ class _Scheduler:
         if isinstance(stmt, Call):
             return [HostCall(stmt)]
         if isinstance(stmt, Gemm):
-            return [self.product(stmt)]
+            launch = self.product(stmt)
+            whole = self.on_host(stmt, known) and not stmt.panel
+            return [Product(stmt, LARGE_PRODUCT, launch) if whole else launch]
         if not isinstance(stmt, For):
             return None
         if stmt.mode == "parallel":
-            return [self.blocks(stmt)]
+            return self.tiles(stmt, known) if holds_time(stmt) else [self.blocks(stmt)]
         if stmt.mode in SHARED:
             return self.spread(stmt)
         if stmt.mode == "serial" and (has_teamwork(stmt) or _calls(stmt)):
@@ -230,35 +274,102 @@ class _Scheduler:
                        for n in (stmt.m, stmt.n))
         return self.add(writer.finish(blocks=E.maximum(E.mul(down, along), E.index(1))))
 
+    def tiles(self, loop: For, known: frozenset[str]) -> list[Step]:
+        """A scan whose batch is cut into tiles, of which a block takes one after another; one that
+        all blocks run together, where weights are many and the batch is one tile."""
+        if self.by_launches:
+            return [self.launches(loop, known)]
+        weights = _bytes(_weights(loop))
+        if _never(self.wide) or not shareable(loop) or not names_in(weights) <= known:
+            return [self.blocks(loop)]
+        work = _work(loop.body, known, {loop.var.name: E.index(0)})
+        single = Binary("le", loop.extent, E.index(1))
+        large = _either(_above(weights, self.room), _at_least(work, STEP_WORK))
+        return self.either(
+            _both(single, _at_least(work, LAUNCH_WORK)), "where a step is very much work",
+            lambda: [self.launches(loop, known)],
+            lambda: self.either(
+                _both(single, large), "where weights are many and the batch is not cut",
+                lambda: [self.grid(loop)], lambda: [self.blocks(loop)]))
+
     def over_time(self, loop: For, known: frozenset[str]) -> list[Step] | None:
-        """A loop launched step by step, or whole in one block: whichever is faster."""
-        inner = known | {loop.var.name}
-        if _calls(loop):
-            return [HostFor(loop.var, loop.extent, self.steps(loop.body.body, inner))]
-        work = _work(loop.body, inner)
-        many = (HostFor(loop.var, loop.extent, self.steps(loop.body.body, inner)),)
-        if not any(isinstance(s, Launch) and s.kernel.blocks is not None or
-                   isinstance(s, Launch) and s.kernel.elements is not None
-                   for s in _flat(many)):
+        """A loop that cannot be cut into tiles, by what is fastest: one block, all blocks, or
+        launches step by step."""
+        if self.by_launches or _calls(loop):
+            return [self.launches(loop, known)]
+        work = _work(loop.body, known | {loop.var.name}, {})
+        if shareable(loop):
+            return self.either(
+                _at_least(work, LAUNCH_WORK), "where a step is very much work",
+                lambda: [self.launches(loop, known)],
+                lambda: self.either(_at_least(work, STEP_WORK), "where a step is much work",
+                                    lambda: [self.grid(loop)], lambda: [self.one_block([loop])]))
+        before = len(self.kernels)
+        many = self.launches(loop, known)
+        if all(k.blocks is None and k.elements is None for k in self.kernels[before:]):
+            del self.kernels[before:]
             return None
-        return [Either(work, STEP_WORK, many, (self.one_block([loop]),))]
+        return self.either(_at_least(work, ALONE_WORK), "where a step is much work",
+                           lambda: [many], lambda: [self.one_block([loop])])
+
+    def launches(self, loop: For, known: frozenset[str]) -> HostFor:
+        """A loop whose iterations the host launches, and those of the loops in it."""
+        before, self.by_launches = self.by_launches, True
+        steps = self.steps(loop.body.body, known | {loop.var.name})
+        self.by_launches = before
+        return HostFor(loop.var, loop.extent, steps)
+
+    def grid(self, loop: For) -> Launch:
+        """A kernel of all blocks, which wait for one another."""
+        writer = GridWriter(f"k{len(self.kernels)}_grid", [loop], self.offsets)
+        if self.guarded:
+            writer.guard()
+        writer.hold_columns()
+        writer.together(loop)
+        return self.add(writer.finish(blocks=E.index(writer.units) if writer.units else None))
+
+    def either(self, cond: Expr, why: str, then: Callable[[], list[Step]],
+               other: Callable[[], list[Step]]) -> list[Step]:
+        """One of two ways, and only the one where the condition is known."""
+        if isinstance(cond, Const):
+            return then() if cond.value else other()
+        return [Either(cond, why, tuple(then()), tuple(other()))]
 
 
-def _flat(steps: Sequence[Step]) -> list[Step]:
-    out: list[Step] = []
-    for step in steps:
-        out.append(step)
-        if isinstance(step, HostFor):
-            out += _flat(step.body)
-        elif isinstance(step, Either):
-            out += _flat(step.many) + _flat(step.one)
-    return out
+def _never(cond: Expr) -> bool:
+    return isinstance(cond, Const) and not cond.value
+
+
+def _at_least(x: Expr, y: int) -> Expr:
+    if isinstance(x, Const):
+        return E.const(int(x.value) >= y, bool_)
+    return Binary("ge", x, E.index(y))
+
+
+def _above(x: Expr, y: Const) -> Expr:
+    return _at_least(x, int(y.value) + 1)
+
+
+def _both(x: Expr, y: Expr) -> Expr:
+    if isinstance(x, Const):
+        return y if x.value else x
+    if isinstance(y, Const):
+        return x if y.value else y
+    return Binary("and", x, y)
+
+
+def _either(x: Expr, y: Expr) -> Expr:
+    if isinstance(x, Const):
+        return x if x.value else y
+    if isinstance(y, Const):
+        return y if y.value else x
+    return Binary("or", x, y)
 
 
 def _weights(loop: For) -> list[Gemm]:
     """The products in the loop over time of a parallel loop whose right sides stay the same."""
     bound = {s.var.name for s in walk(loop) if isinstance(s, (For, Let))}
-    written = {id(b) for s in walk(loop) for b in _written(s)}
+    written = {id(b) for s in walk(loop) for b in written_by(s)}
     found = []
     for steps in loop.body.body:
         if not isinstance(steps, For) or steps.mode != "serial":
@@ -271,10 +382,17 @@ def _weights(loop: For) -> list[Gemm]:
     return found
 
 
-def _written(stmt: Stmt) -> tuple[Buffer, ...]:
-    if isinstance(stmt, Store):
-        return (stmt.buffer,)
-    return (stmt.c.buffer,) if isinstance(stmt, Gemm) else ()
+def _bytes(products: Sequence[Gemm]) -> Expr:
+    """The bytes of the right sides of products, each counted once."""
+    total: Expr = E.index(0)
+    seen: set[object] = set()
+    for stmt in products:
+        key = id(stmt.b.buffer), polynomial(stmt.b.offset, {})
+        if key not in seen:
+            seen.add(key)
+            size = E.mul(stmt.k, stmt.n)
+            total = E.add(total, E.mul(size, E.index(stmt.b.buffer.dtype.np.itemsize)))
+    return total
 
 
 def _kind(loop: For) -> str:
@@ -283,19 +401,29 @@ def _kind(loop: For) -> str:
     return "scan" if scan else "blocks"
 
 
-def _work(body: Block, known: frozenset[str]) -> Expr:
-    """Roughly the multiply-adds of a block, counted where the host knows the sizes."""
+def _work(body: Block, known: frozenset[str], names: dict[str, Expr]) -> Expr:
+    """Roughly the multiply-adds of a block (of one step of the loops over time in it), counted
+    where the host knows the sizes.  ``names``: what other variables stand for."""
+    names = {**names, **{s.var.name: s.value for s in walk(body) if isinstance(s, Let)}}
     total: Expr = E.index(0)
+
+    def known_size(e: Expr) -> Expr | None:
+        e = E.replaced(e, names)
+        return e if names_in(e) <= known and _counts(e) else None
 
     def add(stmt: Stmt, times: Expr) -> None:
         nonlocal total
-        if isinstance(stmt, Gemm) and all(names_in(e) <= known for e in (stmt.m, stmt.n, stmt.k)):
-            total = E.add(total, E.mul(times, E.mul(stmt.m, E.mul(stmt.n, stmt.k))))
-        elif isinstance(stmt, For) and names_in(stmt.extent) <= known:
-            times = E.mul(times, stmt.extent)
-            if not any(isinstance(s, (For, Gemm)) for s in walk(stmt.body)):
-                total = E.add(total, E.mul(times, E.index(sum(
-                    isinstance(s, (Let, Store)) for s in walk(stmt.body)))))
+        if isinstance(stmt, Gemm):
+            m, n, k = (known_size(e) for e in (stmt.m, stmt.n, stmt.k))
+            if m is not None and n is not None and k is not None:
+                total = E.add(total, E.mul(times, E.mul(m, E.mul(n, k))))
+        elif isinstance(stmt, For):
+            extent = E.index(1) if over_time(stmt) else known_size(stmt.extent)
+            if extent is not None:
+                times = E.mul(times, extent)
+                if not any(isinstance(s, (For, Gemm)) for s in walk(stmt.body)):
+                    total = E.add(total, E.mul(times, E.index(sum(
+                        isinstance(s, (Let, Store)) for s in walk(stmt.body)))))
         for child in children(stmt):
             add(child, times)
 
@@ -358,17 +486,22 @@ def explained(steps: Sequence[Step], depth: int = 1) -> list[str]:
     for step in steps:
         if isinstance(step, Launch):
             lines.append(f"{step.kernel.name}: {_how(step.kernel)}")
+        elif isinstance(step, Product):
+            lines.append(f"{step.kernel.kernel.name}: many blocks; of {step.limit:,} multiply-adds "
+                         "or more cuBLAS, where it takes these strides")
         elif isinstance(step, HostFor):
             lines += [f"for {step.var.name}, launched step by step:", *explained(step.body)]
         elif isinstance(step, HostCall):
             lines.append(f"{step.call.name}: Python, on the host")
         elif isinstance(step, Either):
-            lines += ["where a step is much work:", *explained(step.many), "else:",
-                      *explained(step.one)]
+            lines += [f"{step.why}:", *explained(step.then), "else:", *explained(step.other)]
     return ["  " * bool(depth) + line for line in lines]
 
 
 def _how(kernel: Kernel) -> str:
+    if kernel.together:
+        held = ", each with its columns of the weights in shared memory" if kernel.held else ""
+        return f"one persistent kernel for all steps, all blocks share the units{held}"
     if kernel.blocks is None and kernel.elements is None:
         return "one block"
     if kernel.elements is not None:

@@ -26,11 +26,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygraph.backends.cuda import shim_text
+from tinygraph.backends.cuda import shim_run, shim_text
 from tinygraph.backends.cuda.names import C_TYPES
 from tinygraph.backends.cuda.prelude import BUILTIN, GRID
 
-MAX_THREADS = 1024
+MAX_THREADS = 1024  # of a block, and of all blocks that run together
 MAX_BLOCKS = (1 << 31) - 1
 MAX_SHARED = 227 << 10  # bytes
 _FLAGS = ("-std=c++17 -O0 -shared -fPIC -w -fwrapv -fno-strict-aliasing -ffp-contract=off "
@@ -40,6 +40,7 @@ _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(
                      r'(\w+)\s*\(((?:[^()]|\([^()]*\))*)\)\s*\{')
 _SHARED = re.compile(r"(extern\s+)?__shared__\s+((?:(?:unsigned|signed|long)\s+)*\w+)\s+"
                      r"(\w+\s*(?:\[[^;]*)?);")
+_ORDERS = ("forward", "reversed", "alternating")
 _DTYPES = {c: np.dtype(name) for name, c in C_TYPES.items()}
 
 
@@ -60,9 +61,10 @@ class ShimError(Exception):
 
     ``kind``: "out-of-bounds read", "out-of-bounds write", "race", "uninitialised" (shared memory
     read before it is written), "read-only", "barrier" (not all threads reach it), "warp" (not all
-    lanes reach a shuffle or __syncwarp) or "stack".  ``buffer``: the parameter or shared array, or
-    None; ``index`` and ``size`` count elements in it.  ``other``: (block, thread) of the other
-    thread of a race, barrier or shuffle; -1 where it is not known.
+    lanes reach a shuffle or __syncwarp), "grid" (not all blocks reach a tg_grid, or it is misused)
+    or "stack".  ``buffer``: the parameter or shared array, or None; ``index`` and ``size`` count
+    elements in it.  ``other``: (block, thread) of the other thread of a race, barrier or shuffle,
+    or of a block that a grid barrier waits for; -1 where it is not known.
     """
 
     def __init__(self, message: str, kind: str, kernel: str, buffer: str | None, index: int,
@@ -109,25 +111,20 @@ class Shim:
 
     def launch(self, name: str, blocks: int, threads: int | None,
                buffers: Sequence[np.ndarray[Any, Any]], scalars: Sequence[int] = (),
-               order: str = "forward", shared_bytes: int | None = None) -> None:
+               order: str = "forward", shared_bytes: int | None = None,
+               together: bool = False) -> None:
         """Runs a kernel.  ``buffers``: contiguous arrays of the parameters' dtypes, which may
-        overlap.  ``order``: "forward", or "reversed" for the last block and thread first.
+        overlap.  ``order``: "forward", "reversed" for the last block and thread first, or
+        "alternating": forward until the first grid barrier, reversed until the next, and so on.
         ``shared_bytes``: of shared memory, the kernel's own number unless given.
+        ``together``: all blocks run at one time, so that they can wait for one another with
+        tg_grid; all in all they have MAX_THREADS threads at most.
 
         Raises ShimError at the first thing that goes wrong; what was written stays written.
         """
         entry, threads = self._entries[name], threads or self.threads
-        if threads % 32 or not 0 < threads <= MAX_THREADS:
-            raise ValueError(f"{name}: {threads} threads a block; a multiple of 32 up to "
-                             f"{MAX_THREADS} is needed")
-        if not 0 < blocks <= MAX_BLOCKS:
-            raise ValueError(f"{name}: {blocks} blocks; CUDA takes 1 to {MAX_BLOCKS}")
         dynamic = entry.shared_bytes if shared_bytes is None else shared_bytes
-        if not 0 <= dynamic <= MAX_SHARED:
-            raise ValueError(f"{name}: {dynamic} bytes of shared memory; a block of CUDA can have "
-                             f"{MAX_SHARED}")
-        if order not in ("forward", "reversed"):
-            raise ValueError(f"the order is {order!r}; it must be 'forward' or 'reversed'")
+        _possible(name, blocks, threads, dynamic, order, together)
         _fits(name, entry, buffers, scalars)
         table, keep = _views(buffers)
         numbers = np.array([int(s) for s in scalars] or [0], np.int64)
@@ -135,15 +132,15 @@ class Shim:
         stacks = _stacks()
         kind = self._library.shim_launch(
             ctypes.c_int(entry.number), ctypes.c_longlong(blocks), ctypes.c_int(threads),
-            ctypes.c_int(order == "reversed"), _address(table), _address(numbers),
-            _address(stacks), ctypes.c_longlong(shim_text.STACK),
+            ctypes.c_int(_ORDERS.index(order)), ctypes.c_int(together), _address(table),
+            _address(numbers), _address(stacks), ctypes.c_longlong(shim_text.STACK),
             ctypes.c_longlong(dynamic), _address(report))
         del keep
         if kind:
             raise self._error(name, entry, dict(zip(shim_text.REPORT, report.tolist(),
-                                                    strict=True)))
+                                                    strict=True)), together)
 
-    def _error(self, name: str, entry: _Entry, r: dict[str, int]) -> ShimError:
+    def _error(self, name: str, entry: _Entry, r: dict[str, int], together: bool) -> ShimError:
         kind = shim_text.KINDS[r["kind"]]
         buffer = None
         if r["buffer"] >= 0:
@@ -154,8 +151,10 @@ class Shim:
         who = f"block {r['block']}, thread {r['thread']}"
         if kind in ("barrier", "warp", "stack"):
             said = self._waiting(kind, who, r)
+        elif kind == "grid":
+            said = self._grid(who, f"{buffer}[{r['index']}]", r)
         else:
-            said = _touching(kind, who, buffer or "", r)
+            said = _touching(kind, who, buffer or "", r, together)
         return ShimError(f"{name}: {said}", kind, name, buffer, r["index"], r["size"], r["block"],
                          r["thread"], other)
 
@@ -169,12 +168,23 @@ class Shim:
         rest = f"waits at `{there}`" if r["other_line"] else "has ended"
         return f"{who} waits for {what} at `{here}`, but thread {r['other_thread']} {rest}"
 
+    def _grid(self, who: str, place: str, r: dict[str, int]) -> str:
+        if r["other_line"] == 4:
+            return f"{who} touches {place}, which only tg_grid may while blocks run together"
+        here = f"{who} waits for the grid at `{self._line(r['line'])}`"
+        return here + (
+            f", a grid barrier that not all blocks reach: block {r['other_block']} has ended",
+            ", but blocks run one after another: launch it with together=True",
+            f", but {place} is not 0 before the launch",
+            f" by {place}, but other threads waited by another place in this launch",
+        )[r["other_line"]]
+
     def _line(self, number: int) -> str:
         lines = self.text.split("\n")
         return lines[number - 1].strip() if 0 < number <= len(lines) else ""
 
 
-def _touching(kind: str, who: str, buffer: str, r: dict[str, int]) -> str:
+def _touching(kind: str, who: str, buffer: str, r: dict[str, int], together: bool) -> str:
     place = f"{buffer}[{r['index']}]"
     if kind == "uninitialised":
         return f"{who} reads {place} of shared memory, which this block has not written"
@@ -185,7 +195,8 @@ def _touching(kind: str, who: str, buffer: str, r: dict[str, int]) -> str:
         return f"{who} {verb} {place}, but {buffer} has {r['size']} elements"
     verb, did = ("writes" if r["line"] else "reads"), "wrote" if r["other_line"] else "read"
     if r["other_block"] != r["block"]:
-        return f"{who} {verb} {place}, which block {r['other_block']} {did} in the same launch"
+        return (f"{who} {verb} {place}, which block {r['other_block']} {did} "
+                + ("with no grid barrier between" if together else "in the same launch"))
     return (f"{who} {verb} {place}, which thread {r['other_thread']} {did} "
             "with no barrier between")
 
@@ -226,7 +237,7 @@ def _host_text(source: str, entries: dict[str, _Entry]) -> str:
                      f"{{ {name}({', '.join(given)}); }}")
     table = ("void (*const shim_kernels[])(const shim_View*, const I64*) = {\n"
              + ",\n".join([*calls, "0"]) + "};\n")
-    return shim_text.BEFORE + text + "\n" + table + shim_text.AFTER
+    return shim_text.BEFORE + text + "\n" + table + shim_run.RUN
 
 
 def _shared(match: re.Match[str]) -> str:
@@ -238,21 +249,43 @@ def _shared(match: re.Match[str]) -> str:
         sizes = re.findall(r"\[([^\]]*)\]", found[2]) if found else []
         if found is None or len(sizes) > 2:
             raise ValueError(f"the shim does not understand `{match[0]}`")
-        name = found[1]
-        cell, label = f"static shim_Cell<{kind}> shim_{name}", f'"{name}"'
+        name, label = found[1], f'"{found[1]}"'
+        static = count = " * ".join(f"({size})" for size in sizes) or "1"
         if dynamic:
-            out.append(f"{cell}[{MAX_SHARED} / sizeof({kind})]; const shim_Shared<{kind}> {name} = "
-                       f"{{shim_{name}, 0, shim_dynamic / (I64)sizeof({kind}), {label}}};")
+            static = f"{MAX_SHARED} / sizeof({kind})"
+            count = f"shim_dynamic / (I64)sizeof({kind})"
+        out.append(f"static shim_Cell<{kind}> shim_{name}[{static}]; "
+                   f"static shim_Own shim_own_{name};")
+        cells = f"shim_own(shim_own_{name}, shim_{name}, {count})"
+        row = f"{{{cells}, 0, {count}, {label}}};"
+        if dynamic or len(sizes) == 1:
+            out.append(f"const shim_Shared<{kind}> {name} = {row}")
         elif not sizes:
-            out.append(f"{cell}[1]; const shim_Element<shim_Shared<{kind}>, {kind}> {name}"
-                       f"(shim_Shared<{kind}>{{shim_{name}, 0, 1, {label}}}, 0);")
-        elif len(sizes) == 1:
-            out.append(f"{cell}[{sizes[0]}]; const shim_Shared<{kind}> {name} = "
-                       f"{{shim_{name}, 0, {sizes[0]}, {label}}};")
+            out.append(f"const shim_Element<shim_Shared<{kind}>, {kind}> {name}"
+                       f"(shim_Shared<{kind}>{row[:-1]}, 0);")
         else:
-            out.append(f"{cell}[({sizes[0]}) * ({sizes[1]})]; const shim_Shared2<{kind}> {name} = "
-                       f"{{shim_{name}, {sizes[0]}, {sizes[1]}, {label}}};")
+            out.append(f"const shim_Shared2<{kind}> {name} = "
+                       f"{{{cells}, {sizes[0]}, {sizes[1]}, {label}}};")
     return " ".join(out) + "\n" * match[0].count("\n")
+
+
+def _possible(name: str, blocks: int, threads: int, shared_bytes: int, order: str,
+              together: bool) -> None:
+    if threads % 32 or not 0 < threads <= MAX_THREADS:
+        raise ValueError(f"{name}: {threads} threads a block; a multiple of 32 up to "
+                         f"{MAX_THREADS} is needed")
+    if not 0 < blocks <= MAX_BLOCKS:
+        raise ValueError(f"{name}: {blocks} blocks; CUDA takes 1 to {MAX_BLOCKS}")
+    if together and blocks * threads > MAX_THREADS:
+        raise ValueError(f"{name}: {blocks} blocks of {threads} threads cannot run together in "
+                         f"the shim, which has stacks for {MAX_THREADS} threads: launch "
+                         f"{MAX_THREADS // threads} blocks or fewer")
+    if not 0 <= shared_bytes <= MAX_SHARED:
+        raise ValueError(f"{name}: {shared_bytes} bytes of shared memory; a block of CUDA can have "
+                         f"{MAX_SHARED}")
+    if order not in _ORDERS:
+        raise ValueError(f"the order is {order!r}; it must be 'forward', 'reversed' or "
+                         "'alternating'")
 
 
 def _fits(name: str, entry: _Entry, buffers: Sequence[np.ndarray[Any, Any]],

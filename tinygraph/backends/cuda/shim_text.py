@@ -1,7 +1,7 @@
-"""The C++ in which kernels are wrapped to run on the CPU (see shim.py).
+"""The C++ before kernels that run on the CPU (see shim.py): what CUDA gives, and checked memory.
 
 Names begin with shim_.  Nothing is included, so that a kernel compiles in a fraction of a second.
-A thread of a block is a fiber with a stack of its own; blocks run one after another.
+A thread of a block is a fiber with a stack of its own; shim_run.py has what runs them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ REPORT = ("kind", "buffer", "name", "index", "size", "block", "thread", "other_b
           "other_thread", "line", "other_line")
 VIEW = ("start", "shadow", "data", "size", "shift", "writable")
 KINDS = ("", "out-of-bounds read", "out-of-bounds write", "race", "uninitialised", "read-only",
-         "barrier", "warp", "stack")
+         "barrier", "warp", "stack", "grid")
 
 _ONE = """acos acosh asin asinh atan atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor
     lgamma log log10 log1p log2 rint round sin sinh sqrt tan tanh tgamma trunc""".split()
@@ -27,6 +27,7 @@ def _math() -> str:
     for name in _TWO:
         lines.append(f"double {name}(double, double); float {name}f(float, float);")
     lines.append("double fma(double, double, double); float fmaf(float, float, float);")
+    lines.append("void* calloc(__SIZE_TYPE__, __SIZE_TYPE__); void free(void*);")
     return 'extern "C" {\n' + "\n".join(lines) + "\n}\n"
 
 
@@ -62,9 +63,12 @@ enum { SHIM_SAVED = 20, SHIM_ENTRY = 11, SHIM_FRAME = 20 };
 """
 
 _STATE = r"""
-enum { SHIM_READY, SHIM_ENDED, SHIM_AT_BARRIER, SHIM_AT_WARP };
+enum { SHIM_READY, SHIM_ENDED, SHIM_AT_BARRIER, SHIM_AT_WARP, SHIM_AT_GRID };
 enum { SHIM_FINE, SHIM_BAD_READ, SHIM_BAD_WRITE, SHIM_RACE, SHIM_UNSET, SHIM_CONST, SHIM_BARRIER,
-       SHIM_WARP, SHIM_STACK };
+       SHIM_WARP, SHIM_STACK, SHIM_GRID };
+// What is wrong with a grid barrier (report.other_line).
+enum { SHIM_NOT_ALL, SHIM_NOT_TOGETHER, SHIM_NOT_ZERO, SHIM_ANOTHER, SHIM_TOUCHED };
+enum { SHIM_TG_GRID = 0xffff };  // "thread" that writes what tg_grid counts with
 
 struct shim_Index { shim_U32 x, y, z; };
 struct shim_Fiber {
@@ -77,12 +81,13 @@ struct shim_Fiber {
     shim_Index at;
 };
 // Who last wrote and read an element.  An era is the time between two barriers of a block, a tick
-// that between two synchronisations of a warp; no two blocks have an era in common.
+// that between two synchronisations of a warp; no two blocks have an era in common.  A phase is
+// the time between two grid barriers, or a launch without any: in it blocks run one after another.
 struct shim_Shadow {
     shim_U32 wrote, wrote_tick, wrote_block;
     unsigned short wrote_thread, read_warp;
     shim_U32 read, read_tick, read_lanes, read_block;
-    unsigned short read_other, unused;
+    unsigned short read_other, atomic;
     shim_U32 padding;
 };
 static_assert(sizeof(shim_Shadow) == 40, "as shim_text.py has it");
@@ -92,11 +97,21 @@ struct shim_Report {
         line, other_line;
 };
 
-shim_Fiber shim_fibers[1024];
+// Shared arrays are static.  Where blocks run together, each has its part of ``parts`` instead.
+struct shim_Own { char* parts; shim_Own* next; };
+
+shim_Fiber shim_fibers[1024];  // of one block, or of all that run together
+shim_Fiber* shim_team;  // those of the block that runs
 shim_Fiber* shim_now;
 void* shim_main;
 shim_Index shim_block, shim_threads, shim_blocks;
-shim_U32 shim_era, shim_first, shim_ticks[32];
+// Eras: the present one, the block's first in this phase, the one before the phase's first, and the
+// first in which the block can have written shared memory.
+shim_U32 shim_era, shim_first, shim_phase, shim_born, shim_ticks[32];
+int shim_together;  // whether all blocks run at one time
+shim_Own* shim_owned;
+const shim_View* shim_sync_view;  // the buffer with which grid barriers of this launch count,
+I64* shim_counts;  // and where in it
 I64 shim_dynamic;  // bytes of shared memory that the launch gives
 shim_Report shim_report;
 const shim_View* shim_views;
@@ -112,14 +127,16 @@ __attribute__((noinline)) void shim_fail(int kind, const shim_View* view, const 
     r.kind = kind; r.buffer = view ? view - shim_views : -1; r.name = name;
     r.index = index; r.size = size; r.block = shim_block.x; r.thread = shim_now->thread;
     r.other_block = r.other_thread = -1; r.line = writes; r.other_line = 0;
-    if (s && kind == SHIM_RACE) {
+    if (s && kind == SHIM_RACE && s->wrote >= shim_phase && s->wrote_thread == SHIM_TG_GRID) {
+        r.kind = SHIM_GRID; r.other_line = SHIM_TOUCHED;
+    } else if (s && kind == SHIM_RACE) {
         const int thread = shim_now->thread;
         const bool newer = s->wrote == shim_era && s->wrote_thread != thread
             && (s->wrote_thread / 32 != thread / 32
                 || s->wrote_tick == shim_ticks[thread / 32]);
-        if (s->wrote && (s->wrote < shim_first || newer)) {
+        if (s->wrote >= shim_phase && (s->wrote < shim_first || newer)) {
             r.other_block = s->wrote_block; r.other_thread = s->wrote_thread; r.other_line = 1;
-        } else if (s->read_block != shim_block.x + 1 && s->read_block && !name) {
+        } else if (s->read >= shim_phase && s->read_block != shim_block.x + 1 && !name) {
             r.other_block = s->read_block - 1;
         } else {
             const shim_U32 mine = s->read_warp == thread / 32 ? 1u << thread % 32 : 0;
@@ -137,11 +154,12 @@ __attribute__((noinline)) void shim_fail(int kind, const shim_View* view, const 
 inline bool shim_reads(shim_Shadow& s, bool shared) {
     const int thread = shim_now->thread, warp = thread >> 5;
     const shim_U32 bit = 1u << (thread & 31), tick = shim_ticks[warp];
-    if (s.wrote) {
+    if (s.wrote >= shim_phase) {
         if (!shared && s.wrote < shim_first) return false;
         if (s.wrote == shim_era && s.wrote_thread != thread
             && (s.wrote_thread >> 5 != warp || s.wrote_tick == tick)) return false;
     }
+    if (s.read < shim_phase) s.read_block = shim_block.x + 1;
     if (s.read != shim_era) {
         s.read = shim_era; s.read_tick = tick; s.read_warp = (unsigned short)warp;
         s.read_lanes = bit; s.read_other = 0;
@@ -151,7 +169,6 @@ inline bool shim_reads(shim_Shadow& s, bool shared) {
         s.read_lanes = s.read_tick == tick ? s.read_lanes | bit : bit;
         s.read_tick = tick;
     }
-    if (!s.read_block) s.read_block = shim_block.x + 1;
     return true;
 }
 
@@ -159,19 +176,24 @@ inline bool shim_reads(shim_Shadow& s, bool shared) {
 inline bool shim_writes(shim_Shadow& s, bool shared) {
     const int thread = shim_now->thread, warp = thread >> 5;
     const shim_U32 bit = 1u << (thread & 31), tick = shim_ticks[warp];
-    if (s.wrote) {
+    if (s.wrote >= shim_phase) {
         if (!shared && s.wrote < shim_first) return false;
         if (s.wrote == shim_era && s.wrote_thread != thread
             && (s.wrote_thread >> 5 != warp || s.wrote_tick == tick)) return false;
     }
-    if (!shared && s.read_block && s.read_block != shim_block.x + 1) return false;
+    if (!shared && s.read >= shim_phase && s.read_block != shim_block.x + 1) return false;
     if (s.read == shim_era && (s.read_other || s.read_warp != warp
                                || (s.read_tick == tick && (s.read_lanes & ~bit)))) return false;
     s.wrote = shim_era; s.wrote_tick = tick; s.wrote_block = shim_block.x;
-    s.wrote_thread = (unsigned short)thread;
+    s.wrote_thread = (unsigned short)thread; s.atomic = 0;
     return true;
 }
 
+}
+"""
+
+_ACCESS = r"""
+namespace {
 // What a kernel writes as x[i]: checked when read or written.  It becomes what is asked of it, so
 // that `c ? x[i] : y` has the type of y, where CUDA has that of both: y must be of type T.
 template<class Place, class T> struct shim_Element {
@@ -188,6 +210,9 @@ template<class Place, class T> struct shim_Element {
     SHIM_UPDATE(+) SHIM_UPDATE(-) SHIM_UPDATE(*) SHIM_UPDATE(/) SHIM_UPDATE(%)
     SHIM_UPDATE(&) SHIM_UPDATE(|) SHIM_UPDATE(^)
 };
+
+struct shim_Atomic { const shim_View* view; char* at; I64 index, size; };
+shim_Atomic shim_atomic;  // where the next atomic function works
 
 template<class T> struct shim_Buffer {
     T* data; I64 low, high; const shim_View* view;
@@ -210,14 +235,40 @@ template<class T> struct shim_Buffer {
     }
     T get(I64 i) const { check(i, 0); return data[i]; }
     void set(I64 i, T v) const { check(i, 1); data[i] = v; }
-    // For atomics, which do not race with one another.
-    explicit operator U64*() const {
+    explicit operator U64*() const {  // for atomics
         if (low > 0 || high <= 0) shim_fail(SHIM_BAD_WRITE, view, 0, -low, high - low, 0, 1);
+        shim_atomic = {view, (char*)data, -low, high - low};
         return (U64*)data;
     }
 };
 
+// What an atomic function has changed.  These do not race with one another.  Neither do they with
+// other accesses, but where blocks run together: who has read the old value may go another way than
+// who has read the new one, and not come to the next grid barrier.
+inline void shim_changed() {
+    const shim_Atomic& a = shim_atomic;
+    if (!shim_together) return;
+    shim_Shadow* s = a.view->shadow + ((a.at - a.view->start) >> a.view->shift);
+    for (I64 k = sizeof(U64) >> a.view->shift; k > 0; --k, ++s) {
+        if (s->atomic) s->wrote = 0;
+        if (!shim_writes(*s, false)) shim_fail(SHIM_RACE, a.view, 0, a.index, a.size, s, 1);
+        s->atomic = 1;
+    }
+}
+
 template<class T> struct shim_Cell { T value; shim_Shadow shadow; };
+
+// The block's copy of a shared array.
+template<class T> inline shim_Cell<T>* shim_own(shim_Own& own, shim_Cell<T>* cells, I64 size) {
+    if (!shim_together) return cells;
+    const I64 bytes = (size + 1) * sizeof(shim_Cell<T>);
+    if (!own.parts) {
+        own.parts = (char*)calloc(shim_blocks.x, bytes);
+        if (!own.parts) __builtin_trap();
+        own.next = shim_owned; shim_owned = &own;
+    }
+    return (shim_Cell<T>*)(own.parts + bytes * shim_block.x);
+}
 
 // An array in shared memory, or a row of one.
 template<class T> struct shim_Shared {
@@ -232,7 +283,7 @@ template<class T> struct shim_Shared {
     T get(I64 i) const {
         bounds(i, 0);
         shim_Shadow* s = &cells[i].shadow;
-        if (s->wrote < shim_first)
+        if (s->wrote < shim_born)
             shim_fail(SHIM_UNSET, 0, name, i - low, high - low, 0, 0);
         if (!shim_reads(*s, true)) shim_fail(SHIM_RACE, 0, name, i - low, high - low, s, 0);
         return cells[i].value;
@@ -260,6 +311,42 @@ inline int shim_sync(int line, int flag) {
     shim_now->flag = flag != 0;
     shim_wait(SHIM_AT_BARRIER, line);
     return shim_now->flag;
+}
+void shim_stop(int kind, const shim_Fiber& f, const shim_Fiber* other) {
+    shim_Report& r = shim_report;
+    r.kind = kind; r.buffer = -1; r.name = 0; r.index = r.size = 0; r.block = shim_block.x;
+    r.thread = f.thread; r.line = f.line; r.other_block = shim_block.x;
+    r.other_thread = other ? other->thread : -1;
+    r.other_line = !other || other->state == SHIM_ENDED ? 0 : other->line;
+}
+
+// The grid barrier: waits for all threads of all blocks.  What it counts with is its own.
+__attribute__((noinline)) void shim_grid(int line, shim_Buffer<I64> sync) {
+    const shim_View* view = sync.view;
+    shim_now->line = line;
+    if (sync.low > 0 || sync.high < 2)
+        shim_fail(SHIM_BAD_WRITE, view, 0, (sync.low <= 0 && sync.high == 1) - sync.low,
+                  sync.high - sync.low, 0, 1);
+    if (!view->writable) shim_fail(SHIM_CONST, view, 0, -sync.low, sync.high - sync.low, 0, 1);
+    int wrong = SHIM_NOT_ALL;
+    if (!shim_together) wrong = SHIM_NOT_TOGETHER;
+    else if (!shim_sync_view && sync.data[0]) wrong = SHIM_NOT_ZERO;
+    else if (shim_sync_view && shim_counts != sync.data) wrong = SHIM_ANOTHER;
+    shim_sync_view = view; shim_counts = sync.data;
+    shim_Shadow* s = view->shadow + (((char*)sync.data - view->start) >> view->shift);
+    for (I64 k = 2 * sizeof(I64) >> view->shift; k > 0; --k, ++s) {
+        if (!wrong && (s->read >= shim_phase || (s->wrote >= shim_phase
+                                                 && s->wrote_thread != SHIM_TG_GRID)))
+            wrong = SHIM_TOUCHED;
+        s->wrote = shim_phase; s->wrote_thread = SHIM_TG_GRID;
+    }
+    if (wrong) {
+        shim_stop(SHIM_GRID, *shim_now, 0);
+        shim_report.buffer = view - shim_views; shim_report.index = -sync.low;
+        shim_report.size = sync.high - sync.low; shim_report.other_line = wrong;
+        shim_leave();
+    }
+    shim_wait(SHIM_AT_GRID, line);
 }
 // Waits for the lanes of the mask; a ``source`` of -1 asks for the mask of their flags, one of -2
 // for nothing but their memory.
@@ -311,6 +398,7 @@ _CUDA = r"""
 #define __ballot_sync(mask, flag) ((shim_U32)shim_meet(__LINE__, mask, (flag) != 0, -1))
 #define __any_sync(mask, flag) (__ballot_sync(mask, flag) != 0)
 #define __all_sync(mask, flag) (__ballot_sync(mask, flag) == (mask))
+#define tg_grid(sync) shim_grid(__LINE__, sync)
 #define __threadfence() ((void)0)
 #define __threadfence_block() ((void)0)
 #define __int_as_float(x) shim_as<float>((int)(x))
@@ -321,141 +409,9 @@ namespace {
 inline shim_U32 shim_mask(shim_U32 mask = 0xffffffffu) { return mask; }
 inline U64 atomicCAS(U64* at, U64 old, U64 value) {
     const U64 was = *at;
-    if (was == old) *at = value;
+    if (was == old) { shim_changed(); *at = value; }
     return was;
 }
 """
 
-_RUN = r"""
-void shim_entry() {
-    shim_kernel(shim_views, shim_scalars);
-    shim_now->state = SHIM_ENDED;
-    shim_leave();
-    __builtin_trap();
-}
-
-enum { SHIM_CANARY = 0x5a17c0de };
-
-void shim_begin(shim_Fiber& f, char* low, I64 bytes, int thread) {
-    void** top = (void**)(low + bytes) - 2 - SHIM_FRAME;
-    for (int k = 0; k < SHIM_SAVED; ++k) top[k] = 0;
-    top[SHIM_ENTRY] = (void*)shim_entry;
-    *(int*)low = SHIM_CANARY;
-    f.stack = top; f.low = low; f.state = SHIM_READY; f.thread = thread;
-    f.at.x = (shim_U32)thread; f.at.y = f.at.z = 0;
-}
-
-bool shim_stop(int kind, const shim_Fiber& f, const shim_Fiber* other) {
-    shim_Report& r = shim_report;
-    r.kind = kind; r.buffer = -1; r.name = 0; r.index = r.size = 0; r.block = shim_block.x;
-    r.thread = f.thread; r.line = f.line; r.other_block = shim_block.x;
-    r.other_thread = other ? other->thread : -1;
-    r.other_line = !other || other->state == SHIM_ENDED ? 0 : other->line;
-    return false;
-}
-
-bool shim_with(const shim_Fiber& f, const shim_Fiber& g) {
-    return g.state == SHIM_AT_WARP && g.line == f.line && g.mask == f.mask;
-}
-
-// Lets go on every group of lanes whose members have all come; how many groups that were.
-int shim_release(shim_Fiber* lanes, int warp) {
-    int groups = 0;
-    for (int l = 0; l < 32; ++l) {
-        shim_Fiber& f = lanes[l];
-        if (f.state != SHIM_AT_WARP || !(f.mask >> l & 1)) continue;
-        shim_U32 flags = 0;
-        bool all = true;
-        for (int k = 0; k < 32; ++k)
-            if (f.mask >> k & 1) {
-                all = all && shim_with(f, lanes[k]);
-                if (lanes[k].source >= 0 && !(f.mask >> lanes[k].source & 1)) all = false;
-                flags |= (shim_U32)(lanes[k].value != 0) << k;
-            }
-        if (!all) continue;
-        const shim_U32 mask = f.mask;
-        if (mask == 0xffffffffu && f.source == -2) ++shim_ticks[warp];
-        for (int k = 0; k < 32; ++k)
-            if (mask >> k & 1) {
-                shim_Fiber& g = lanes[k];
-                g.result = g.source < 0 ? flags : lanes[g.source].value;
-                g.state = SHIM_READY;
-            }
-        ++groups;
-    }
-    return groups;
-}
-
-bool shim_run_warp(int warp, int reversed) {
-    shim_Fiber* lanes = shim_fibers + warp * 32;
-    do {
-        for (int k = 0; k < 32; ++k) {
-            shim_Fiber& f = lanes[reversed ? 31 - k : k];
-            if (f.state != SHIM_READY) continue;
-            shim_now = &f;
-            shim_switch(&shim_main, f.stack);
-            if (*(int*)f.low != SHIM_CANARY || (char*)f.stack < f.low)
-                return shim_stop(SHIM_STACK, f, 0);
-            if (shim_report.kind) return false;
-        }
-    } while (shim_release(lanes, warp));
-    return true;
-}
-
-// After every thread has run as far as it can: false where they wait for one another in vain.
-bool shim_gather(int threads, bool* ended) {
-    shim_Fiber* f = shim_fibers;
-    int done = 0, flag = 0;
-    for (int t = 0; t < threads; ++t) {
-        done += f[t].state == SHIM_ENDED;
-        if (f[t].state == SHIM_AT_BARRIER) flag |= f[t].flag;
-        if (f[t].state != SHIM_AT_WARP) continue;
-        for (int k = 0; k < 32; ++k) {
-            shim_Fiber& g = f[t / 32 * 32 + k];
-            if ((f[t].mask >> k & 1) && !shim_with(f[t], g)) return shim_stop(SHIM_WARP, f[t], &g);
-        }
-        return shim_stop(SHIM_WARP, f[t], 0);  // its own lane, or the one it takes from, is not in
-    }
-    *ended = done == threads;
-    if (*ended) return true;
-    int first = 0;
-    while (f[first].state != SHIM_AT_BARRIER) ++first;
-    for (int t = 0; t < threads; ++t)
-        if (f[t].state == SHIM_ENDED || f[t].line != f[first].line)
-            return shim_stop(SHIM_BARRIER, f[first], &f[t]);
-    for (int t = 0; t < threads; ++t) { f[t].flag = flag; f[t].state = SHIM_READY; }
-    return true;
-}
-
-bool shim_run_block(int threads, int reversed, char* stacks, I64 bytes) {
-    shim_first = ++shim_era;
-    for (int t = 0; t < threads; ++t) shim_begin(shim_fibers[t], stacks + bytes * t, bytes, t);
-    for (bool ended = false;;) {
-        for (int w = 0; w < threads / 32; ++w)
-            if (!shim_run_warp(reversed ? threads / 32 - 1 - w : w, reversed)) return false;
-        if (!shim_gather(threads, &ended)) return false;
-        if (ended) return true;
-        ++shim_era;
-    }
-}
-}
-
-extern "C" __attribute__((visibility("default")))
-int shim_launch(int kernel, I64 blocks, int threads, int reversed, const shim_View* views,
-                const I64* scalars, char* stacks, I64 bytes, I64 dynamic, shim_Report* report) {
-    shim_kernel = shim_kernels[kernel]; shim_views = views; shim_scalars = scalars;
-    shim_dynamic = dynamic;
-    shim_threads.x = (shim_U32)threads; shim_blocks.x = (shim_U32)blocks;
-    shim_threads.y = shim_threads.z = shim_blocks.y = shim_blocks.z = 1;
-    shim_report = shim_Report();
-    for (I64 b = 0; b < blocks; ++b) {
-        shim_block.x = (shim_U32)(reversed ? blocks - 1 - b : b);
-        if (!shim_run_block(threads, reversed, stacks, bytes)) break;
-    }
-    *report = shim_report;
-    return (int)shim_report.kind;
-}
-"""
-
-BEFORE = _math() + _SWITCH + _STATE + _CUDA
-AFTER = _RUN
+BEFORE = _math() + _SWITCH + _STATE + _ACCESS + _CUDA

@@ -17,6 +17,7 @@ from tinygraph.backends.cuda.nest import (
     chain_of,
     has_teamwork,
     memory,
+    outside_sums,
     take_apart,
 )
 from tinygraph.backends.cuda.scalar import accumulated, identity
@@ -88,7 +89,7 @@ class TeamWriter(Threads):
 
     def block(self, stmts: Sequence[Stmt]) -> None:
         """Write statements that the whole block runs."""
-        shared = _left_to_one(stmts)
+        shared = shared_registers(stmts)
         for stmt in stmts:
             if isinstance(stmt, Alloc):
                 where = "__shared__" if id(stmt.buffer) in shared else ""
@@ -302,9 +303,7 @@ class TeamWriter(Threads):
         with such registers what threads cannot share."""
         if left_to_one(root):
             return None
-        own = {id(s.buffer) for s in walk(root) if isinstance(s, Alloc)}
-        return [s for s in walk(root) if isinstance(s, Store)
-                and s.buffer.role == "register" and id(s.buffer) not in own]
+        return outside_sums(root)
 
     def _summed_outside(self, whole: Part, sums: list[Store]) -> None:
         """Every thread has a part of what registers around the nest sum up."""
@@ -435,17 +434,17 @@ class TeamWriter(Threads):
         return opened
 
 
-def _left_to_one(stmts: Sequence[Stmt]) -> set[int]:
+def shared_registers(stmts: Sequence[Stmt]) -> set[int]:
     """The registers among ``stmts`` that one thread writes for all."""
     found: set[int] = set()
     for stmt in stmts:
         if isinstance(stmt, Block):
-            found |= _left_to_one(stmt.body)
+            found |= shared_registers(stmt.body)
         elif isinstance(stmt, For) and stmt.mode in nests.SHARED:
             found |= left_to_one(stmt)
         elif has_teamwork(stmt):
             for block in nests.block_of(stmt):
-                found |= _left_to_one(block.body)
+                found |= shared_registers(block.body)
         elif not isinstance(stmt, (Store, Let, Alloc)):
             found |= {id(s.buffer) for s in walk(stmt)
                       if isinstance(s, Store) and s.buffer.role == "register"}

@@ -1,0 +1,214 @@
+"""A GPU where there is none: fake_cupy, with kernels run by the shim at the addresses that a
+launch names, streams that are captured, and memory that comes back at the same addresses.
+
+What a launch passes are words; where one of them is no address of memory that is there, or what
+lies there is shorter than the kernel reads, the test fails.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import weakref
+from dataclasses import dataclass
+
+import fake_cupy
+import numpy as np
+
+from tinygraph.backends.cuda import nvrtc
+from tinygraph.backends.cuda.shim import Shim
+
+THREADS = 64  # of a block: the shim runs them one after another, and kernels take any number
+MULTIPROCESSORS = 6
+GRAIN = 512  # bytes, of CuPy's pool
+
+
+class Pool:
+    """Memory as CuPy's pool gives it: of what is free and has the size, always the same comes
+    first, so that equal calls find equal addresses."""
+
+    def __init__(self):
+        self.free, self.used = {}, {}
+        self.rest = np.empty(1 << 28, np.uint8)  # pages that are not touched take no memory
+
+    def take(self, owner, size):
+        size = max(GRAIN, -(-size // GRAIN) * GRAIN)
+        waiting = self.free.setdefault(size, [])
+        waiting.sort(key=lambda raw: raw.ctypes.data)
+        if waiting:
+            raw = waiting.pop(0)
+        else:
+            raw, self.rest = self.rest[:size], self.rest[size:]
+        raw[...] = 0xA5
+        self.used[raw.ctypes.data] = raw
+        weakref.finalize(owner, self.give_back, raw)
+        return raw
+
+    def give_back(self, raw):
+        del self.used[raw.ctypes.data]
+        self.free[raw.size].append(raw)
+
+    def at(self, address, dtype):
+        """All elements from an address to the end of what was taken."""
+        for start, raw in self.used.items():
+            if start <= address < start + raw.size:
+                return raw[address - start:].view(dtype)
+        raise AssertionError(f"no memory has been taken at {address:#x}")
+
+
+@dataclass
+class Node:
+    """A launch: its argument words are those at the time of the launch."""
+
+    name: str
+    run: object
+    together: bool
+
+
+class Gpu:
+    """The device: what it has done.
+
+    singles  names of kernels launched by themselves;  graphs  the nodes of every graph;
+    replayed  how often a graph was launched;  products  how many cuBLAS has computed
+    """
+
+    def __init__(self, log):
+        self.log, self.pool = log, Pool()
+        self.functions = {}
+        self.forget()
+        self.graphs = []
+        self.stack = [Stream(self, 4711)]
+
+    def forget(self):
+        self.singles, self.replayed, self.products = [], 0, 0
+
+    def done(self):
+        """Launches by themselves, graphs launched, and products since the last time."""
+        done = len(self.singles), self.replayed, self.products
+        self.forget()
+        return done
+
+    def launch(self, f, gx, gy, gz, bx, by, bz, shared, stream, params, extra):
+        self._launch(f, (gx, gy, gz), (bx, by, bz), shared, stream, params, False)
+        assert extra == 0
+
+    def launch_together(self, f, gx, gy, gz, bx, by, bz, shared, stream, params):
+        self._launch(f, (gx, gy, gz), (bx, by, bz), shared, stream, params, True)
+
+    def _launch(self, f, grid, block, shared, stream, params, together):
+        assert grid[1:] == block[1:] == (1, 1) and grid[0] > 0
+        node = self.functions[f].node(grid[0], shared, params, together)
+        stream, = (s for s in self.stack if s.ptr == stream)
+        if stream.nodes is not None:
+            stream.nodes.append(node)
+        else:
+            self.singles.append(node.name)
+            node.run()
+
+
+class Module:
+    def __init__(self, gpu):
+        self.gpu = gpu
+
+    def load(self, cubin):
+        source = cubin.decode()
+        kernels = [types.SimpleNamespace(name=name, shared_bytes=0) for name in re.findall(
+            r'extern "C" __global__ void (\w+)\(', source)]
+        self.shim = Shim(source, kernels, THREADS)
+
+    def get_function(self, name):
+        return Function(self, name)
+
+
+class Function:
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+        self.ptr = 1000 + len(module.gpu.functions)
+        module.gpu.functions[self.ptr] = self
+
+    def node(self, blocks, shared, params, together):
+        shim, pool = self.module.shim, self.module.gpu.pool
+        entry = shim._entries[self.name]
+        words = fake_cupy.words(params, len(entry.buffers) + len(entry.scalars))
+
+        def run():
+            buffers = [pool.at(word, dtype) for word, (_, dtype) in zip(
+                words, entry.buffers, strict=False)]
+            shim.launch(self.name, blocks, None, buffers, words[len(buffers):],
+                        shared_bytes=shared, together=together)
+        return Node(self.name, run, together)
+
+
+class Stream:
+    def __init__(self, gpu, ptr):
+        self.gpu, self.ptr, self.nodes = gpu, ptr, None
+
+    def __enter__(self):
+        self.gpu.stack.append(self)
+        return self
+
+    def __exit__(self, *args):
+        assert self.gpu.stack.pop() is self
+
+    def synchronize(self):
+        assert self.nodes is None
+
+    def begin_capture(self, mode=None):
+        assert self.ptr != 4711 and self.nodes is None  # the default stream cannot be captured
+        self.nodes = []
+
+    def end_capture(self):
+        nodes, self.nodes = self.nodes, None
+        self.gpu.graphs.append(nodes)
+        return Graph(self.gpu, nodes)
+
+
+class Graph:
+    def __init__(self, gpu, nodes):
+        self.gpu, self.nodes = gpu, nodes
+
+    def launch(self, stream=None):
+        self.gpu.replayed += 1
+        for node in self.nodes:
+            node.run()
+
+
+def install(monkeypatch):
+    """Put the GPU where ``import cupy`` finds it, and back end 'cuda' too."""
+    gpu = Gpu(fake_cupy.install(monkeypatch))
+    import cupy
+
+    class Array(fake_cupy.ndarray):
+        """Takes its memory from the pool."""
+
+        def __init__(self, shape, dtype=float):
+            super().__init__(shape, dtype)
+            raw = gpu.pool.take(self, self.nbytes)
+            self.host = raw[:self.nbytes].view(self.dtype).reshape(self.shape)
+            self.data = fake_cupy.Pointer(raw.ctypes.data)
+
+    def gemm(name):
+        plain = getattr(cupy.cuda.cublas, name)
+
+        def call(*arguments):
+            if gpu.stack[-1].nodes is not None:
+                raise NotImplementedError("calling cuBLAS API during stream capture")
+            gpu.products += 1
+            plain(*arguments)
+        return call
+
+    monkeypatch.setattr(fake_cupy, "ndarray", Array)
+    monkeypatch.setattr(cupy, "ndarray", Array)
+    cupy.cuda.function = types.SimpleNamespace(Module=lambda: Module(gpu))
+    cupy.cuda.Stream = lambda non_blocking=False: Stream(gpu, 4711 + len(gpu.stack))
+    cupy.cuda.get_current_stream = lambda: gpu.stack[-1]
+    cupy.cuda.runtime.deviceGetAttribute = lambda code, number: {
+        16: MULTIPROCESSORS, 97: 227 << 10}[code]
+    cupy.cuda.driver.launchKernel = gpu.launch
+    cupy.cuda.driver.launchCooperativeKernel = gpu.launch_together
+    for name in ("sgemm", "dgemm"):
+        setattr(cupy.cuda.cublas, name, gemm(name))
+    monkeypatch.setattr(nvrtc, "driver_version", lambda: 12040)
+    monkeypatch.setattr(nvrtc, "opened", lambda: None)  # nothing is kept
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: source.encode())
+    return gpu

@@ -1,0 +1,207 @@
+"""Kernels whose blocks share the hidden units of a step: where they wait, whose an element is, and
+that a wait left out is a race."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygraph
+import tinygraph.tensor as T
+from tinygraph import function, grad, scan
+from tinygraph.backends.cuda import schedule
+from tinygraph.backends.cuda.affine import Least, Mod, Poly, polynomial, rows_of
+from tinygraph.backends.cuda.host import evaluator
+from tinygraph.backends.cuda.ownership import residue
+from tinygraph.backends.cuda.runner import ShimDevice
+from tinygraph.backends.cuda.shim import ShimError
+from tinygraph.backends.cuda.waiting import Waits
+from tinygraph.dtypes import int64
+from tinygraph.loops import build as E
+from tinygraph.loops.language import Binary, DimOf, Expr, Unary, Var
+
+HIDDEN = 16
+NEVER = 1 << 60
+
+
+@pytest.fixture(autouse=True)
+def all_blocks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Every loop over time is run by all blocks."""
+    monkeypatch.setattr(schedule, "STEP_WORK", 0)
+    monkeypatch.setattr(schedule, "LAUNCH_WORK", NEVER)
+    monkeypatch.setattr(ShimDevice, "shared_bytes", 0)
+    with tinygraph.config.change(cache="off"):
+        yield
+
+
+def waits(text: str) -> list[tuple[int, int]]:
+    """Of every loop over time, how often in a step all blocks wait, and the threads of a block."""
+    found = []
+    for kernel in text.split('extern "C"')[1:]:
+        inside: int | None = None
+        for line in kernel.splitlines() if "_grid(" in kernel[:60] else ():
+            depth = len(line) - len(line.lstrip())
+            if re.match(r"\s*for \(I64 step", line):
+                inside, counts = depth, [0, 0]
+            elif inside is not None and depth <= inside:
+                found.append((counts[0], counts[1]))
+                inside = None
+            elif inside is not None:
+                counts[0] += "tg_grid" in line
+                counts[1] += "__syncthreads" in line
+    return found
+
+
+@pytest.mark.counts
+@pytest.mark.parametrize("name, forward", [
+    ("rnn", 1), ("lstm", 1), ("masked lstm", 1), ("gru", 1), ("gru of two products", 2)])
+def test_how_often_blocks_wait_in_a_step(name: str, forward: int) -> None:
+    """Once: the next step reads the units of all blocks.  Twice in a cell whose second product
+    reads what comes of the first."""
+    model = {"rnn": models.rnn, "lstm": models.lstm, "gru": models.gru,
+             "masked lstm": lambda hidden: models.lstm(
+                 "stacked", mask=True, peepholes=True, clip=1.0, hidden=hidden),
+             "gru of two products": lambda hidden: models.gru("stacked", hidden=hidden, mask=True),
+             }[name](hidden=HIDDEN)
+    cost = model.cost()
+    f = function(model.inputs, [cost, *grad(cost, model.params)], backend="shim")
+    (ahead, _), (back, _) = waits(f.source("cuda"))
+    assert (ahead, back) == (forward, 1)
+
+
+def test_results_do_not_hang_on_the_number_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.lstm(hidden=HIDDEN)
+    cost, batch = model.cost(), model.batch(5, 4)
+    found = []
+    for blocks, room in product((1, 2, 3, 7), (0, 1 << 15)):
+        monkeypatch.setattr(ShimDevice, "units", blocks)
+        monkeypatch.setattr(ShimDevice, "shared_bytes", room)
+        monkeypatch.setattr(schedule, "_above", lambda x, y: E.const(True, tinygraph.dtypes.bool_))
+        f = function(model.inputs, [cost, *grad(cost, model.params)], backend="shim")
+        found.append(f(*batch))
+        assert "_grid(" in f.source("cuda")
+    for other in found[1:]:
+        for a, b in zip(found[0][:1], other[:1], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_a_wait_left_out_is_a_race(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All waits are needed: without any one of those that stand in the steps of an LSTM and its
+    gradient, the shim finds a race."""
+    model = models.lstm(hidden=HIDDEN)
+    cost, seen, at = model.cost(), [], Waits.at
+
+    def without(self: Waits, stmt: Any, k: object = 0) -> str | None:
+        wait = at(self, stmt, k)
+        if wait is None or isinstance(k, str):
+            return wait
+        seen.append(wait)
+        return None if len(seen) == which + 1 else wait
+
+    monkeypatch.setattr(Waits, "at", without)
+    f = function(model.inputs, [cost, *grad(cost, model.params)], backend="shim")
+    assert len(seen) >= 4
+    with pytest.raises(ShimError, match="with no|race|barrier"):
+        f(*model.batch(5, 4))
+
+
+def test_loops_of_many_kinds_in_all_blocks() -> None:
+    """A parallel loop, sums over everything and a serial loop of its own in the step."""
+    x, w = T.tensor3("x"), T.matrix("w")
+
+    def step(row: Any, h: Any) -> Any:
+        h = T.dot(h, w) + row
+        return T.tanh(T.cumsum(h, axis=1) / (1 + (h ** 2).sum())) * T.nnet.softmax(h)
+
+    hs, _ = scan(step, x, T.zeros_like(x[0]))
+    outputs = [hs[-1], *grad((hs ** 2).sum(), [x, w])]
+    f, oracle = (function([x, w], outputs, backend=b) for b in ("shim", "numpy"))
+    rng = np.random.default_rng(1)
+    for t, n in ((3, 5), (1, 1), (0, 2)):
+        arrays = [rng.standard_normal(s).astype("float32") for s in ((t, n, 6), (6, 6))]
+        if t:
+            models.assert_close(f(*arrays), oracle(*arrays), floor=1e-6)
+    assert "_grid(" in f.source("cuda")
+
+
+# --- the arithmetic behind it
+
+NAMES = ("step", "i", "n")
+
+
+def expressions() -> Any:
+    leaves = st.integers(-4, 9).map(E.index) | st.sampled_from(
+        [Var("step", int64), Var("i", int64), DimOf("n")])
+    return st.recursive(leaves, lambda inner: st.builds(
+        Binary, st.sampled_from(["add", "sub", "mul", "min"]), inner, inner)
+        | st.builds(lambda x: Unary("neg", x), inner)
+        | st.builds(lambda x, d: Binary("mod", x, E.index(d)), inner, st.integers(1, 4)),
+        max_leaves=8)
+
+
+def value(p: Poly, env: dict[str, int]) -> int:
+    """What a polynomial is where its variables are numbers."""
+    for name, number in env.items():
+        p = p.put(name, Poly.number(number))
+    total = 0
+    for atoms, c in p.terms:
+        for a in atoms:
+            if isinstance(a, Mod):
+                c *= value(a.x, {}) % a.divisor
+            else:
+                assert isinstance(a, Least)
+                c *= min(value(a.x, {}), value(a.y, {}))
+        total += c
+    return total
+
+
+@settings(max_examples=200, deadline=None)
+@given(expressions(), st.tuples(*[st.integers(0, 6)] * 3))
+def test_polynomials_have_the_values_of_expressions(e: Expr, numbers: tuple[int, ...]) -> None:
+    env = dict(zip(NAMES, numbers, strict=True))
+    assert value(polynomial(e, {}), env) == evaluator(e)(env)
+
+
+@settings(max_examples=300, deadline=None)
+@given(expressions(), expressions(), st.integers(1, 4))
+def test_rows_apart_have_no_element_in_common(x: Expr, y: Expr, n: int) -> None:
+    extents = {"i": Poly.atom("n"), "step": Poly.number(4)}
+    a, b = (rows_of(polynomial(e, {}), frozenset(["step"]), extents) for e in (x, y))
+    if a is None or b is None:
+        return
+    numbers = [[{evaluator(e)({"step": s, "i": i, "n": n}) for i in range(n)} for s in range(4)]
+               for e in (x, y)]
+    if a.apart(b):
+        assert all(not p & q for p, q in zip(*numbers, strict=True))
+    if a.before("step").apart(b):
+        assert all(not p & q for p, q in zip(numbers[0][:-1], numbers[1][1:], strict=True))
+
+
+def test_rows_of_states_are_told_apart() -> None:
+    """Step t reads row t and writes row t + 1, or the same modulo 2."""
+    step, i = Var("step", int64), Var("i", int64)
+    extents = {"i": Poly.atom("n"), "step": Poly.atom("steps")}
+    after = E.add(step, E.index(1))
+    for now, then in ((step, after), *[[Binary("mod", s, E.index(2)) for s in (step, after)]]):
+        a, b = (rows_of(polynomial(E.add(E.mul(s, DimOf("n")), i), {}), frozenset(["step"]),
+                        extents) for s in (now, then))
+        assert a is not None and b is not None
+        assert a.apart(b) and b.apart(a) and not a.apart(a)
+        assert not b.before("step").apart(a)  # what the last step wrote is read now
+
+
+@settings(max_examples=200, deadline=None)
+@given(expressions(), st.integers(2, 5), st.tuples(*[st.integers(0, 6)] * 3))
+def test_residues(e: Expr, units: int, numbers: tuple[int, ...]) -> None:
+    found = residue(e, "i", units, {})
+    if found is not None:
+        env = dict(zip(NAMES, numbers, strict=True))
+        assert (evaluator(e)(env) - found[0] * env["i"] - found[1]) % units == 0

@@ -1,0 +1,233 @@
+"""Whose an element is, where the blocks of a grid share hidden units between them.
+
+Unit u of ``units`` belongs to one block, and with it every element of memory whose index is u
+modulo ``units``: of a row of gates (i, f, g, o), u, u + units, u + 2 units and u + 3 units.  Two
+statements that touch only elements that belong to the block which runs them need no other block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tinygraph.backends.cuda.affine import Rows, polynomial, rows_of
+from tinygraph.backends.cuda.nest import Part, loads
+from tinygraph.loops import build as E
+from tinygraph.loops.language import (
+    Binary,
+    Buffer,
+    Const,
+    DimOf,
+    Expr,
+    For,
+    Gemm,
+    Let,
+    Matrix,
+    Stmt,
+    Store,
+    Unary,
+    Var,
+    expressions,
+    walk,
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Elements that a statement reads, or ``writes`` (and maybe reads).
+
+    place  which memory it is: other places are other memory
+    units  every element belongs, modulo so many units, to the block that touches it; 0: not so
+    rows   the row of memory in which they all lie, if that is known
+    """
+
+    place: object
+    writes: bool
+    units: int = 0
+    rows: Rows | None = None
+
+    def meets(self, other: Access) -> bool:
+        """May both touch one element, of which one writes it?"""
+        return self.place == other.place and (self.writes or other.writes) and not (
+            self.rows is not None and other.rows is not None and self.rows.apart(other.rows))
+
+    def beside(self, other: Access) -> bool:
+        """Where both touch one element, is it one block that does?"""
+        return self.units != 0 and self.units == other.units
+
+    def before(self, loop: str) -> Access:
+        """An access of an earlier round of a loop, as the present round sees it."""
+        return replace(self, rows=None if self.rows is None else self.rows.before(loop))
+
+
+def residue(e: Expr, unit: str, units: int, lets: Mapping[str, Expr]) -> tuple[int, int] | None:
+    """(a, b) where ``e`` is a * unit + b modulo ``units`` for all values of other variables; None
+    where that is not so, or not seen.
+
+    unit  the name of a variable;  lets  what the names of other variables stand for
+    """
+    if isinstance(e, Const):
+        return 0, int(e.value) % units
+    if isinstance(e, (Var, DimOf)):
+        if e.name == unit:
+            return 1 % units, 0
+        return residue(lets[e.name], unit, units, lets) if e.name in lets else None
+    if isinstance(e, Unary) and e.op == "neg":
+        found = residue(e.x, unit, units, lets)
+        return None if found is None else (-found[0] % units, -found[1] % units)
+    if not isinstance(e, Binary) or e.op not in ("add", "sub", "mul"):
+        return None
+    x, y = (residue(side, unit, units, lets) for side in (e.x, e.y))
+    if e.op == "mul" and (0, 0) in (x, y):
+        return 0, 0
+    if x is None or y is None:
+        return None
+    if e.op == "mul":
+        if x[0] and y[0]:
+            return None
+        return (x[0] * y[1] + x[1] * y[0]) % units, x[1] * y[1] % units
+    sign = 1 if e.op == "add" else -1
+    return (x[0] + sign * y[0]) % units, (x[1] + sign * y[1]) % units
+
+
+def turned(stmt: Gemm) -> Gemm:
+    """The same product, its result read with rows and columns exchanged."""
+    a, b, c = (replace(x, rows=x.cols, cols=x.rows) for x in (stmt.b, stmt.a, stmt.c))
+    return replace(stmt, m=stmt.n, n=stmt.m, a=a, b=b, c=c)
+
+
+class Memory:
+    """What statements of one kernel touch.
+
+    stmts    everything that the kernel runs
+    offsets  where temps begin, by the number of the buffer
+    steps    the loops that all threads go through in step
+    units    how many hidden units blocks share; 0: none
+    """
+
+    def __init__(self, stmts: Sequence[Stmt], offsets: Mapping[int, Expr], steps: Sequence[For]
+                 ) -> None:
+        inner = [s for top in stmts for s in walk(top)]
+        self.offsets = offsets
+        self.lets = {s.var.name: s.value for s in inner if isinstance(s, Let)
+                     and not any(True for _ in loads(s.value))}
+        self.extents = {s.var.name: polynomial(s.extent, self.lets) for s in inner
+                        if isinstance(s, For)}
+        self.steps = frozenset(s.var.name for s in steps)
+        self.units = _likely_units(steps)
+
+    # --- whose
+
+    def by_columns(self, stmt: Gemm) -> Gemm:
+        """A product with the axis that blocks share as its columns."""
+        other = turned(stmt)
+        if self.product_units(stmt) or not (
+                self.product_units(other) or isinstance(stmt.n, Const) and stmt.n.value == 1):
+            return stmt
+        return other
+
+    def product_units(self, stmt: Gemm) -> int:
+        """The units, if column j of the result of a product belongs to unit j modulo units, and
+        all units have equally many; else 0."""
+        c = stmt.c
+        one = isinstance(stmt.m, Const) and int(stmt.m.value) == 1
+        fits = self.units and self._multiple(stmt.n) and self._multiple(c.offset) and (
+            one or self._multiple(c.rows)) and isinstance(c.cols, Const) and c.cols.value == 1
+        return self.units if fits else 0
+
+    def part_units(self, part: Part) -> int:
+        """The units, if blocks may share the innermost loop of a part unit by unit, and some store
+        goes to the block's own elements; else 0."""
+        if not self.units or part.lanes is not None or part.summed is not None or (
+                not part.over or part.over[-1] is not part.chain[-1]):
+            return 0
+        loop = part.over[-1]
+        own = self._multiple(loop.extent) and any(
+            self._owned(s.index, loop.var.name) for s in _stores(part))
+        return self.units if own else 0
+
+    def _multiple(self, e: Expr) -> bool:
+        return residue(e, "", self.units, self.lets) == (0, 0)
+
+    def _owned(self, index: Expr, unit: str) -> bool:
+        return residue(index, unit, self.units, self.lets) == (1 % self.units, 0)
+
+    # --- where
+
+    def part(self, part: Part) -> Iterator[Access]:
+        """What a part of a nest touches."""
+        unit = part.over[-1].var.name if self.part_units(part) else None
+        for lines in (*part.before, part.tail):
+            for stmt in lines:
+                for s in walk(stmt):
+                    yield from self.reads(s, unit)
+        for store in _stores(part):
+            yield self._access(store.buffer, store.index, True, unit)
+
+    def product(self, stmt: Gemm) -> Iterator[Access]:
+        """What a product touches, whose columns blocks share."""
+        yield self._matrix(stmt.a, stmt.m, stmt.k, False, 0)
+        yield self._matrix(stmt.b, stmt.k, stmt.n, False, 0)
+        yield self._matrix(stmt.c, stmt.m, stmt.n, True, self.product_units(stmt))
+
+    def reads(self, stmt: Stmt, unit: str | None = None) -> Iterator[Access]:
+        """What a statement loads from memory; ``unit``: the variable that goes over units."""
+        for e in expressions(stmt):
+            for load in loads(e):
+                if load.buffer.role != "register":
+                    yield self._access(load.buffer, load.index, False, unit)
+
+    def everything(self, stmt: Stmt) -> Iterator[Access]:
+        """What a statement and those under it touch, by any thread."""
+        for s in walk(stmt):
+            yield from self.reads(s)
+            if isinstance(s, Store) and s.buffer.role != "register":
+                yield self._access(s.buffer, s.index, True, None)
+            elif isinstance(s, Gemm):
+                yield from (replace(a, units=0) for a in self.product(s))
+
+    def _access(self, buffer: Buffer, index: Expr, writes: bool, unit: str | None) -> Access:
+        units = self.units if unit is not None and self._owned(index, unit) else 0
+        rows = rows_of(polynomial(index, self.lets), self.steps, self.extents)
+        return Access(self._place(buffer), writes, units, rows)
+
+    def _matrix(self, x: Matrix, m: Expr, n: Expr, writes: bool, units: int) -> Access:
+        i, j = DimOf("row of a matrix"), DimOf("column of a matrix")
+        index = E.add(x.offset, E.add(E.mul(i, x.rows), E.mul(j, x.cols)))
+        extents = {**self.extents, i.name: polynomial(m, self.lets),
+                   j.name: polynomial(n, self.lets)}
+        rows = rows_of(polynomial(index, self.lets), self.steps, extents)
+        return Access(self._place(x.buffer), writes, units, rows)
+
+    def _place(self, buffer: Buffer) -> object:
+        """Which memory a buffer is.  Temps that begin at one offset share it."""
+        offset = self.offsets.get(id(buffer))
+        return id(buffer) if offset is None else polynomial(offset, {})
+
+
+def _stores(part: Part) -> Iterator[Store]:
+    for lines in (*part.before, part.tail):
+        for stmt in lines:
+            for s in walk(stmt):
+                if isinstance(s, Store) and id(s) in part.stores:
+                    yield s
+
+
+def _likely_units(steps: Sequence[For]) -> int:
+    """The number of hidden units: how far the innermost loops of most nests go, or the columns of
+    most products; 0 if none has a fixed extent."""
+    counts: dict[int, int] = {}
+    for step in steps:
+        for nest in step.body.body:
+            for loop in walk(nest):
+                if (isinstance(loop, For) and isinstance(loop.extent, Const)
+                        and not any(isinstance(s, For) for s in walk(loop.body))):
+                    n = int(loop.extent.value)
+                    counts[n] = counts.get(n, 0) + 1
+    for step in steps if not counts else ():
+        for s in walk(step):
+            if isinstance(s, Gemm) and isinstance(s.n, Const):
+                n = int(s.n.value)
+                counts[n] = counts.get(n, 0) + 1
+    counts.pop(1, None)
+    return max(counts, key=lambda n: (counts[n], -n), default=0)
