@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,8 +61,8 @@ class Emitted:
         """Every kernel that is scheduled is noted."""
         made = runner.KernelRunner.__init__
 
-        def noted(this: runner.KernelRunner, program: object) -> None:
-            made(this, program)  # type: ignore[arg-type]
+        def noted(this: runner.KernelRunner, *how: Any) -> None:
+            made(this, *how)
             texts = [k.text for k in this.host.kernels]
             if texts:
                 head = this.source.partition(texts[0])[0]
