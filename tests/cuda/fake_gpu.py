@@ -158,5 +158,6 @@ def install(monkeypatch, **settings):
     for name in ("sgemm", "dgemm"):
         setattr(cupy.cuda.cublas, name, gemm(name))
     monkeypatch.setattr(nvrtc, "driver_version", lambda: 12040)
-    monkeypatch.setattr(nvrtc, "compile_source", lambda source, arch, name: source.encode())
+    monkeypatch.setattr(nvrtc, "opened", lambda: None)  # nothing is kept
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: source.encode())
     return gpu
