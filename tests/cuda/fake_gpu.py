@@ -77,7 +77,7 @@ class Module:
     def load(self, cubin):
         source = cubin.decode()
         kernels = [types.SimpleNamespace(name=name, shared_bytes=0) for name in re.findall(
-            r'extern "C" __global__ void (\w+)\(', source)]
+            r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(', source)]
         self.shim = Shim(source, kernels, THREADS)
 
     def get_function(self, name):

@@ -19,7 +19,8 @@ from tinygraph.backends.cuda import nvrtc
 from tinygraph.config import processors
 from tinygraph.store import Store
 
-_HEAD = re.compile(r"__global__ void (\w+)\(([^)]*(?:\([^)]*\)[^)]*)*)\) \{")
+_HEAD = re.compile(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)"
+                   r"\(([^)]*(?:\([^)]*\)[^)]*)*)\) \{")
 _PARAMETER = re.compile(r"(\w+)\s*(?:,|$)")
 _LOCAL = re.compile(r"\b(?:float|double|int|char|short|bool|I64|U64) (\w+)(?= ?[=;\[])")
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
