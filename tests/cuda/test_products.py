@@ -65,6 +65,18 @@ extern "C" __global__ void units_T(BUF(T) a, BUF(T) b, BUF(T) c, I64 a0, I64 ar,
     }
 }
 """
+RECURRENCE = r"""
+extern "C" __global__ void steps(BUF(I64) sync, BUF(float) h, BUF(float) u, I64 m, I64 units,
+        I64 steps) {
+    const I64 first = units * blockIdx.x / gridDim.x, last = units * (blockIdx.x + 1) / gridDim.x;
+    for (I64 s = 0; s < steps; ++s) {
+        const auto now = h + s % 2 * m * units, next = h + (s + 1) % 2 * m * units;
+        tg_gemm_units<float>(now, units, 1, u, units, 1, false, next, units, 1, m, units, units,
+                             false, units, first, last);
+        tg_grid(sync);
+    }
+}
+"""
 DTYPES = {"float": np.float32, "double": np.float64}
 TEXT = "".join(KERNELS.replace("_T", f"_{t}").replace("(T)", f"({t})").replace("<T>", f"<{t}>")
                .replace("__ T ", f"__ {t} ") for t in DTYPES)
@@ -205,6 +217,21 @@ def test_any_share_of_units(run: Shim, data: st.DataObject) -> None:
           order=draw(st.sampled_from(["forward", "reversed"])))
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 5, 13])
+def test_blocks_step_by_step(shim: Callable[..., Shim], blocks: int) -> None:
+    """A state whose units blocks own goes through many steps, and has the bits of one block."""
+    m, units, steps = 6, 12, 5
+    rng = np.random.default_rng(5)
+    h, u = rng.normal(size=(2, m, units)).astype("f"), rng.normal(size=(units, units)).astype("f")
+    want = h[0]
+    for _ in range(steps):
+        want = ordered(want, u)
+    sync = np.zeros(2, np.int64)
+    shim(RECURRENCE, "steps").launch("steps", blocks, 64, [sync, h.reshape(-1), u.reshape(-1)],
+                                     [m, units, steps], order="alternating", together=True)
+    np.testing.assert_array_equal(h[steps % 2], want)
+
+
 @pytest.mark.parametrize("t", DTYPES)
 def test_a_packed_matrix_in_global_memory(run: Shim, t: str) -> None:
     rng = np.random.default_rng(0)
@@ -222,5 +249,5 @@ def test_a_product_too_long_is_found(run: Shim) -> None:
 
 @needs_nvrtc
 def test_products_compile() -> None:
-    for cubin in compiles(prelude() + TEXT).values():
+    for cubin in compiles(prelude() + TEXT + RECURRENCE).values():
         assert b"units_double" in cubin

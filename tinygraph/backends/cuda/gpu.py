@@ -21,7 +21,7 @@ from tinygraph.config import config
 from tinygraph.errors import InternalError
 
 _DECLARED = 48 << 10  # bytes of shared memory that the text of a kernel may declare
-_WAVES = 4  # blocks that a multiprocessor has at a time, about
+_WAVES = 2  # blocks that a multiprocessor has at a time, about
 
 
 def weight_room(device: CudaDevice) -> int:

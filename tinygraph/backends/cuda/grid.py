@@ -29,6 +29,7 @@ from tinygraph.backends.cuda.team import (
     GRID,
     Held,
     TeamWriter,
+    in_fours,
     left_to_one,
     shared_registers,
 )
@@ -270,7 +271,7 @@ class GridWriter(TeamWriter):
             room = f"tg_room_{kind.name}"  # one name has one type in a whole source
             if not known:
                 only = kind
-                self.line(f"extern __shared__ {c_type(kind)} {room}[];")
+                self.line(f"alignas(16) extern __shared__ {c_type(kind)} {room}[];")
                 self.line("I64 tg_taken = 0;")
             if kind is only:
                 key = self._key(stmt)
@@ -303,21 +304,25 @@ class GridWriter(TeamWriter):
         gates = E.floordiv(stmt.n, E.index(self.units))
         widest = E.floordiv(E.add(E.sub(DimOf(BLOCKS), E.index(1)), E.index(self.units)),
                             DimOf(BLOCKS))
-        self.held.append((name, E.mul(E.mul(E.mul(stmt.k, gates), widest),
+        self.held.append((name, E.mul(E.mul(stmt.k, in_fours(E.mul(gates, widest))),
                                       E.index(kind.itemsize))))
         flag, k = self.var(DimOf(name)), self.index(stmt.k)
-        place, at, columns = (self.names.fresh(n) for n in ("weights", "at", "columns"))
+        place, at, columns, width = (self.names.fresh(n)
+                                     for n in ("weights", "at", "columns", "width"))
         base, rows, cols = self._matrix(stmt.b)
         self.line(f"const auto {place} = {room} + tg_taken;")
         self.line(f"const I64 {columns} = {self.index(gates)} * {self.own};")
+        self.line(f"const I64 {width} = ({columns} + 3) / 4 * 4;  // to be read in fours")
         self.open(f"if ({flag})")
-        self.open(f"for (I64 {at} = threadIdx.x; {at} < {k} * {columns}; {at} += blockDim.x)")
+        self.open(f"for (I64 {at} = threadIdx.x; {at} < {k} * {width}; {at} += blockDim.x)")
         q, j = self.names.fresh("q"), self.names.fresh("j")
-        self.line(f"const I64 {q} = {at} % {columns};")
+        self.line(f"const I64 {q} = {at} % {width};")
         self.line(f"const I64 {j} = {q} / {self.own} * {self.units} + {self.first} "
                   f"+ {q} % {self.own};")
-        self.line(f"{place}[{at}] = ({base})[{at} / {columns} * {rows} + {j} * {cols}];")
+        kind_c = c_type(kind)
+        self.line(f"{place}[{at}] = {q} < {columns} ? "
+                  f"({kind_c})({base})[{at} / {width} * {rows} + {j} * {cols}] : ({kind_c})0;")
         self.close()
-        self.line(f"tg_taken += {k} * {columns};")
+        self.line(f"tg_taken += {k} * {width};")
         self.close()
-        return Held(flag, place, columns)
+        return Held(flag, place, width)

@@ -54,6 +54,7 @@ class Writer(Scalars):
         self.registers: dict[int, tuple[str, bool]] = {}
         self.checks = False
         self.waits = False  # blocks wait for one another
+        self.resident = 0  # blocks that a multiprocessor shall run at a time, if that was asked for
         self.held: list[tuple[str, Expr]] = []
 
     def line(self, text: str) -> None:
@@ -120,7 +121,8 @@ class Writer(Scalars):
         heads += ["BUF(I64) sync"] if self.waits else []
         heads += [f"BUF({c_type(b.dtype)}) {name}" for b, name in used]
         heads += [f"I64 {name}" for name in self.scalars.values()]
-        head = _wrapped(f'extern "C" __global__ void {self.name}(', heads)
+        bounds = f"__launch_bounds__({THREADS}, {self.resident}) " if self.resident else ""
+        head = _wrapped(f'extern "C" __global__ void {bounds}{self.name}(', heads)
         text = "\n".join([head, *self.lines, "}"]) + "\n"
         return Kernel(self.name, text, tuple(b for b, _ in used), tuple(self.scalars),
                       self.checks, blocks, elements, tuple(self.held), together=self.waits)

@@ -22,6 +22,7 @@ from tinygraph.backends.cuda.nest import (
 )
 from tinygraph.backends.cuda.scalar import accumulated, identity
 from tinygraph.backends.cuda.threads import Threads, count_of
+from tinygraph.dtypes import float32
 from tinygraph.errors import InternalError
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
@@ -30,6 +31,7 @@ from tinygraph.loops.language import (
     Check,
     Const,
     DimOf,
+    Expr,
     For,
     Gemm,
     If,
@@ -208,6 +210,8 @@ class TeamWriter(Threads):
         if stmt.panel:
             raise InternalError("kernels take matrices as they are, not in panels")
         self.barrier()
+        if stmt.c.buffer.dtype is float32:
+            self.resident = 2  # which products would have too many registers for
         a, b, c = (self._matrix(x) for x in (stmt.a, stmt.b, stmt.c))
         sizes = ", ".join(self.index(e) for e in (stmt.m, stmt.n, stmt.k))
         flag = "true" if stmt.accumulate else "false"
@@ -238,10 +242,11 @@ class TeamWriter(Threads):
             if self._key(stmt) in self.kept or stmt.b.buffer.dtype is not kind:
                 continue
             if not self.kept:
-                self.line(f"extern __shared__ {c_type(kind)} {room}[];")
+                self.line(f"alignas(16) extern __shared__ {c_type(kind)} {room}[];")
                 self.line("I64 tg_taken = 0;")
             name = f"held{len(self.kept)}"
-            self.held.append((name, E.mul(E.mul(stmt.k, stmt.n), E.index(kind.itemsize))))
+            count = in_fours(E.mul(stmt.k, stmt.n))  # so that the next begins where vectors may
+            self.held.append((name, E.mul(count, E.index(kind.itemsize))))
             flag, k, n = self.var(DimOf(name)), self.index(stmt.k), self.index(stmt.n)
             place, at = self.names.fresh("weights"), self.names.fresh("at")
             base, rows, cols = self._matrix(stmt.b)
@@ -250,7 +255,7 @@ class TeamWriter(Threads):
             self.open(f"for (I64 {at} = threadIdx.x; {at} < {k} * {n}; {at} += blockDim.x)")
             self.line(f"{place}[{at}] = ({base})[{at} / {n} * {rows} + {at} % {n} * {cols}];")
             self.close()
-            self.line(f"tg_taken += {k} * {n};")
+            self.line(f"tg_taken += {self.index(count)};")
             self.close()
             self.kept[self._key(stmt)] = Held(flag, place, n)
         self.touched = True
@@ -432,6 +437,11 @@ class TeamWriter(Threads):
                 opened += 1
             self.alone(before)
         return opened
+
+
+def in_fours(count: Expr) -> Expr:
+    """The multiple of 4 at or above."""
+    return E.mul(E.floordiv(E.add(count, E.index(3)), E.index(4)), E.index(4))
 
 
 def shared_registers(stmts: Sequence[Stmt]) -> set[int]:
