@@ -72,22 +72,39 @@ class Emitted:
             patch.setattr(runner.KernelRunner, "__init__", noted)
             yield
 
-    def compile(self, name: str) -> int:
-        """Machine code of what is waiting, for every architecture; how many kernels are new.
+    def compile(self, name: str, whole: bool = False) -> int:
+        """Compile what is waiting, for every architecture: machine code for one of them and PTX
+        for the others, or with ``whole`` machine code for all.  How many kernels are new.
 
         Raises InternalError, with NVRTC's log, where a kernel does not compile.
         """
         waiting, self.waiting, count = self.waiting, {}, 0
         for head, texts in waiting.items():
-            new = [text for text in texts if self._first(head, text)]
-            if new:
-                made_for_all(head, [numbered(text, k) for k, text in enumerate(new)], name)
+            new = [(key, text) for text in texts for key in [self._key(head, text, whole)]
+                   if self._first(key)]
+            for arch, made in self._shares([int(key[:8], 16) for key, _ in new], whole).items():
+                made_for(arch, head, [numbered(new[k][1], k) for k in made], name)
             count += len(new)
         return count
 
-    def _first(self, head: str, text: str) -> bool:
+    @staticmethod
+    def _shares(turns: Sequence[int], whole: bool) -> dict[str, list[int]]:
+        """Which kernels are compiled for what.  Machine code takes four times as long as PTX, so
+        every kernel has that for the one architecture whose turn it is."""
+        wanted, shares = targets(), dict[str, list[int]]()
+        for k, turn in enumerate(turns):
+            for n, arch in enumerate(wanted):
+                mine = whole or turn % len(wanted) == n
+                shares.setdefault(arch if mine else arch.replace("sm", "compute"), []).append(k)
+        return shares
+
+    @staticmethod
+    def _key(head: str, text: str, whole: bool) -> str:
+        parts = [*["whole"] * whole, head, canonical(text)[1]]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _first(self, key: str) -> bool:
         """Is this the first process that has this kernel, for the first time?"""
-        key = hashlib.sha256("\n".join([head, canonical(text)[1]]).encode()).hexdigest()
         self.place.mkdir(parents=True, exist_ok=True)
         try:
             (self.place / key).touch(exist_ok=False)
@@ -102,15 +119,13 @@ def numbered(text: str, number: int) -> str:
     return re.sub(rf"\b{name}\b", f"k{number}_{name.partition('_')[2]}", text)
 
 
-def made_for_all(head: str, texts: Sequence[str], name: str) -> None:
-    """Compile kernels for every architecture and look whether all of them are there."""
-    def one(arch: str) -> None:
-        with config.change(cache="off"):
-            [module] = compile_kernels(head, texts, arch, name, programs=1)
-        assert module.code.startswith(b"\x7fELF"), f"{arch}: no machine code"
-        for text in texts:
-            entry = module.entries[canonical(text)[0]]
-            assert b".text." + entry.encode() + b"\0" in module.code, f"{arch}: no {entry}"
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(one, targets()))
+def made_for(arch: str, head: str, texts: Sequence[str], name: str) -> None:
+    """Compile kernels for 'sm_90', or to PTX for 'compute_90', and look whether all are there."""
+    with config.change(cache="off"):
+        [module] = compile_kernels(head, texts, arch, name, programs=1)
+    machine = arch.startswith("sm")
+    assert module.code.startswith(b"\x7fELF") == machine, f"{arch}: no such code"
+    for text in texts:
+        entry = module.entries[canonical(text)[0]].encode()
+        assert (b".text." + entry + b"\0" if machine else b".entry " + entry) in module.code, (
+            f"{arch}: no {entry!r}")
