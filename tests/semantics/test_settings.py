@@ -19,7 +19,7 @@ OTHER = {
     "nan_guard": "nan", "mode": "FAST_COMPILE", "optimizer": "None", "on_unused_input": "warn",
     "threads": "3", "device": "cuda1", "exception_verbosity": "low",
     "compute_test_value": "warn", "warn_float64": "ignore", "allow_gc": "False", "cxx": "",
-    "profile": "False",
+    "profile": "False", "tf32": "True",
 }
 NAMES = [name for name, value in vars(Config).items() if isinstance(value, (Setting, Count))]
 ONE_VALUE = {"warn_float64", "cxx", "profile"}
