@@ -23,6 +23,7 @@ from tinygraph.loops.language import (
     Gemm,
     Let,
     Matrix,
+    Program,
     Stmt,
     Store,
     Unary,
@@ -37,11 +38,14 @@ class Access:
     """Elements that a statement reads, or ``writes`` (and maybe reads).
 
     place  which memory it is: other places are other memory
+    grid   where elements begin in it, and how large they are; indices of accesses where this is
+           not the same say nothing about one another
     units  every element belongs, modulo so many units, to the block that touches it; 0: not so
     rows   the row of memory in which they all lie, if that is known
     """
 
     place: object
+    grid: object
     writes: bool
     units: int = 0
     rows: Rows | None = None
@@ -49,11 +53,12 @@ class Access:
     def meets(self, other: Access) -> bool:
         """May both touch one element, of which one writes it?"""
         return self.place == other.place and (self.writes or other.writes) and not (
-            self.rows is not None and other.rows is not None and self.rows.apart(other.rows))
+            self.grid == other.grid and self.rows is not None and other.rows is not None
+            and self.rows.apart(other.rows))
 
     def beside(self, other: Access) -> bool:
         """Where both touch one element, is it one block that does?"""
-        return self.units != 0 and self.units == other.units
+        return self.units != 0 and self.units == other.units and self.grid == other.grid
 
     def before(self, loop: str) -> Access:
         """An access of an earlier round of a loop, as the present round sees it."""
@@ -96,23 +101,50 @@ def turned(stmt: Gemm) -> Gemm:
     return replace(stmt, m=stmt.n, n=stmt.m, a=a, b=b, c=c)
 
 
+class Arena:
+    """Which temps share memory: those that begin at one offset, and the groups that the program
+    names, with all that begin where one of a group does."""
+
+    def __init__(self, program: Program) -> None:
+        self._offsets: dict[int, object] = {
+            id(b): polynomial(offset, {}) for b, offset in program.arena}
+        self._first: dict[object, object] = {}
+        for group in program.joint:
+            first, *others = (self._offsets[id(b)] for b in group)
+            for offset in others:
+                self._first[self._place(offset)] = self._place(first)
+
+    def _place(self, offset: object) -> object:
+        while offset in self._first and self._first[offset] != offset:
+            offset = self._first[offset]
+        return offset
+
+    def where(self, buffer: Buffer) -> tuple[object, object]:
+        """Which memory a buffer is, and what its indices count there."""
+        offset = self._offsets.get(id(buffer))
+        if offset is None:
+            return id(buffer), None
+        return self._place(offset), (offset, buffer.dtype.np.itemsize)
+
+
 class Memory:
     """What statements of one kernel touch.
 
-    stmts    everything that the kernel runs
-    offsets  where temps begin, by the number of the buffer
-    steps    the loops that all threads go through in step
-    units    how many hidden units blocks share; 0: none
+    stmts  everything that the kernel runs
+    arena  where temps lie
+    steps  the loops that all threads go through in step
+    units  how many hidden units blocks share; 0: none
     """
 
-    def __init__(self, stmts: Sequence[Stmt], offsets: Mapping[int, Expr], steps: Sequence[For]
-                 ) -> None:
+    def __init__(self, stmts: Sequence[Stmt], arena: Arena, steps: Sequence[For]) -> None:
         inner = [s for top in stmts for s in walk(top)]
-        self.offsets = offsets
+        self.arena = arena
         self.lets = {s.var.name: s.value for s in inner if isinstance(s, Let)
                      and not any(True for _ in loads(s.value))}
         self.extents = {s.var.name: polynomial(s.extent, self.lets) for s in inner
                         if isinstance(s, For)}
+        self.loaded = frozenset(s.var.name for s in inner if isinstance(s, Let)
+                                and s.var.name not in self.lets)
         self.steps = frozenset(s.var.name for s in steps)
         self.units = _likely_units(steps)
 
@@ -188,21 +220,16 @@ class Memory:
 
     def _access(self, buffer: Buffer, index: Expr, writes: bool, unit: str | None) -> Access:
         units = self.units if unit is not None and self._owned(index, unit) else 0
-        rows = rows_of(polynomial(index, self.lets), self.steps, self.extents)
-        return Access(self._place(buffer), writes, units, rows)
+        rows = rows_of(polynomial(index, self.lets), self.steps, self.extents, self.loaded)
+        return Access(*self.arena.where(buffer), writes, units, rows)
 
     def _matrix(self, x: Matrix, m: Expr, n: Expr, writes: bool, units: int) -> Access:
         i, j = DimOf("row of a matrix"), DimOf("column of a matrix")
         index = E.add(x.offset, E.add(E.mul(i, x.rows), E.mul(j, x.cols)))
         extents = {**self.extents, i.name: polynomial(m, self.lets),
                    j.name: polynomial(n, self.lets)}
-        rows = rows_of(polynomial(index, self.lets), self.steps, extents)
-        return Access(self._place(x.buffer), writes, units, rows)
-
-    def _place(self, buffer: Buffer) -> object:
-        """Which memory a buffer is.  Temps that begin at one offset share it."""
-        offset = self.offsets.get(id(buffer))
-        return id(buffer) if offset is None else polynomial(offset, {})
+        rows = rows_of(polynomial(index, self.lets), self.steps, extents, self.loaded)
+        return Access(*self.arena.where(x.buffer), writes, units, rows)
 
 
 def _stores(part: Part) -> Iterator[Store]:
