@@ -288,3 +288,18 @@ def test_gates_at_constant_places_have_rows() -> None:
                      frozenset(["step"]), extents) for g in range(4)]
     assert gates[0] is not None and gates == gates[:1] * 4
     assert gates[0].before("step").apart(gates[0])
+
+
+@pytest.mark.counts
+@pytest.mark.parametrize("hidden", [100, 128])
+def test_blocks_share_units_of_any_number(hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temps of a tile lie in multiples of 64 elements, of which the units need not be divisors."""
+    monkeypatch.setattr(ShimDevice, "shared_bytes", 1 << 15)
+    monkeypatch.setattr(schedule, "_above", lambda x, y: E.const(True, tinygraph.dtypes.bool_))
+    model = models.lstm(hidden=hidden)
+    cost = model.cost()
+    text = function(model.inputs, [cost, *grad(cost, model.params)], backend="shim").source("cuda")
+    (ahead, _), (back, _) = waits(text)[:2]
+    assert (ahead, back) == (1, 1)
+    scans = [k for k in text.split('extern "C"') if "_grid(" in k[:60]][:2]
+    assert all("if (held0) tg_gemm_units" in k for k in scans)

@@ -297,11 +297,22 @@ def _within(rest: Poly, length: Poly, extents: Mapping[str, Poly]) -> bool:
         found = next((a for a in most.atoms() if isinstance(a, str) and a in extents), None)
         if found is None:
             break
-        if any(c < 0 for m, c in most.terms if found in m) or any(
-                found in _names(a) for a in most.atoms() if isinstance(a, (Mod, Opaque))):
+        if not _grows(most, found):
             return False
         most = most.put(found, extents[found] - Poly.number(1))
     return _at_least_zero(length - most - Poly.number(1))
+
+
+def _grows(p: Poly, name: str) -> bool:
+    """Is ``p`` surely greatest where ``name`` is?"""
+    for m, c in p.terms:
+        for a in m:
+            if isinstance(a, Least):
+                if name in _names(a) and (c < 0 or not (_grows(a.x, name) and _grows(a.y, name))):
+                    return False
+            elif name in _names(a) and (c < 0 or a != name):
+                return False
+    return True
 
 
 def _positive(a: Atom) -> bool:

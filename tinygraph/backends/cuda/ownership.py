@@ -141,6 +141,9 @@ class Memory:
         self.arena = arena
         self.lets = {s.var.name: s.value for s in inner if isinstance(s, Let)
                      and not any(True for _ in loads(s.value))}
+        # All blocks run a loop of parallel iterations only where there is one iteration.
+        self.lets.update((top.var.name, E.index(0)) for top in stmts
+                         if isinstance(top, For) and top.mode == "parallel")
         self.extents = {s.var.name: polynomial(s.extent, self.lets) for s in inner
                         if isinstance(s, For)}
         self.loaded = frozenset(s.var.name for s in inner if isinstance(s, Let)
@@ -241,20 +244,13 @@ def _stores(part: Part) -> Iterator[Store]:
 
 
 def _likely_units(steps: Sequence[For]) -> int:
-    """The number of hidden units: how far the innermost loops of most nests go, or the columns of
-    most products; 0 if none has a fixed extent."""
+    """The number of hidden units: of which the innermost loops of most nests and the columns of
+    most products are multiples, the largest such number; 0 if none has a fixed extent."""
     counts: dict[int, int] = {}
-    for step in steps:
-        for nest in step.body.body:
-            for loop in walk(nest):
-                if (isinstance(loop, For) and isinstance(loop.extent, Const)
-                        and not any(isinstance(s, For) for s in walk(loop.body))):
-                    n = int(loop.extent.value)
-                    counts[n] = counts.get(n, 0) + 1
-    for step in steps if not counts else ():
-        for s in walk(step):
-            if isinstance(s, Gemm) and isinstance(s.n, Const):
-                n = int(s.n.value)
-                counts[n] = counts.get(n, 0) + 1
-    counts.pop(1, None)
-    return max(counts, key=lambda n: (counts[n], -n), default=0)
+    for s in (s for step in steps for top in step.body.body for s in walk(top)):
+        inner = isinstance(s, For) and not any(isinstance(t, For) for t in walk(s.body))
+        extent = s.extent if isinstance(s, For) and inner else s.n if isinstance(s, Gemm) else None
+        if isinstance(extent, Const) and int(extent.value) > 1:
+            counts[int(extent.value)] = counts.get(int(extent.value), 0) + 1
+    return max(counts, key=lambda n: (sum(c for m, c in counts.items() if m % n == 0), n),
+               default=0)

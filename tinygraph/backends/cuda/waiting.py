@@ -8,6 +8,7 @@ leaves stays the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from tinygraph.backends.cuda.nest import SHARED, has_teamwork, outside_sums, take_apart
 from tinygraph.backends.cuda.ownership import Access, Memory
@@ -128,11 +129,12 @@ class Waits:
         self._found[id(loop), BEFORE] = self._all()
         self._found[id(loop), END] = None
         grid = block = frozenset[Access]()
-        for _ in range(_ROUNDS):
+        for k in range(2 * _ROUNDS):
             self._grid, self._block = grid, block
             self._stmts(loop.body.body)
-            left = [frozenset(a.before(loop.var.name) for a in x)
-                    for x in (self._grid, self._block)]
+            # Where nobody waits, ever more rows are left: then any row.
+            left = [frozenset(a.before(loop.var.name) if k < _ROUNDS else replace(a, rows=None)
+                              for a in x) for x in (self._grid, self._block)]
             if left[0] <= grid and left[1] <= block:
                 break
             grid, block = grid | left[0], block | left[1]
