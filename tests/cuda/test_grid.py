@@ -208,3 +208,101 @@ def test_units_of_indices(e: Expr, units: int, numbers: tuple[int, ...]) -> None
         env = dict(zip(NAMES, numbers, strict=True))
         assert (evaluator(e)(env) - value(base, env) - env["i"]) % units == 0
         assert "i" not in base.names()
+
+
+# --- memory that temps have in common
+
+def shared_weights(rows: int, cols: int, dtype: str = "float32") -> Any:
+    rng = np.random.default_rng(0)
+    return tinygraph.shared(rng.standard_normal((rows, cols)).astype(dtype) / 4, "W")
+
+
+def compare(inputs: list[Any], outputs: list[Any], calls: list[list[np.ndarray]]) -> str:
+    """Results of all blocks are the oracle's; the kernels."""
+    f, oracle = (function(inputs, outputs, backend=b) for b in ("shim", "numpy"))
+    for arrays in calls:
+        models.assert_close(f(*arrays), oracle(*arrays), floor=1e-6)
+    assert "_grid(" in f.source("cuda")
+    return f.source("cuda")
+
+
+def test_elements_of_two_sizes_in_one_place_are_not_of_the_same_block() -> None:
+    """A float64 and a float32 temp of a step take turns in one place."""
+    x = T.tensor3("x")
+    wide = x.astype("float64")
+    u, w = shared_weights(HIDDEN, HIDDEN, "float64"), shared_weights(HIDDEN, HIDDEN)
+
+    def step(row: Any, then: Any, g: Any, h: Any) -> Any:
+        return T.tanh(T.dot(T.tanh(g * then), u)), T.tanh(T.dot(h, w) + row)
+
+    then = T.concatenate([wide, wide], axis=1)
+    (gs, hs), _ = scan(step, [x, then], [T.zeros_like(then[0]) + 1, T.zeros_like(x[0])])
+    rng = np.random.default_rng(1)
+    compare([x], [gs[-1], hs[-1]], [[rng.standard_normal((4, 5, HIDDEN)).astype("float32")]])
+
+
+def test_a_stack_that_lies_over_states_is_not_written_before_they_are_read() -> None:
+    """A loop backwards stacks rows in the memory of the states that it walks along."""
+    units = 6  # so that the stack does not begin at a multiple of the units
+    gates, rows = T.matrix("gates"), T.matrix("rows")
+    w = shared_weights(units, 4 * units)
+
+    def step(g: Any, y: Any, s: Any, c: Any) -> Any:
+        s = T.tanh(s + y)
+        i, f, u, o = T.split(g + T.dot(s, w), [units] * 4, axis=0)
+        sigmoid = T.nnet.sigmoid
+        return s, 0.9 * c + sigmoid(f) * sigmoid(i) * T.tanh(u) * sigmoid(o)
+
+    (_, cs), _ = scan(step, [gates, rows], [T.zeros((units,)), T.zeros((units,))])
+    cost = cs[-1].sum()
+    rng = np.random.default_rng(1)
+    calls = [[rng.standard_normal((t, n)).astype("float32") for n in (4 * units, units)]
+             for t in (1, 2, 9)]
+    compare([gates, rows], [cost, *grad(cost, [gates, rows])], calls)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["floordiv", "max", "mod"]), st.integers(-2, 2), st.integers(-2, 2))
+def test_what_is_no_polynomial_changes_with_the_step(op: str, a: int, b: int) -> None:
+    step, i, n = Var("step", int64), Var("i", int64), DimOf("n")
+    extents = {"i": Poly.atom("n"), "step": Poly.atom("steps")}
+
+    def index(more: int) -> Expr:
+        row = E.add(step, E.add(Binary(op, step, E.index(2) if op != "mod" else n), E.index(more)))
+        return E.add(E.mul(row, n), i)
+
+    x, y = index(a), index(b)
+    p, q = (rows_of(polynomial(e, {}), frozenset(["step"]), extents) for e in (x, y))
+    if p is None or q is None:
+        return
+    for size in (1, 2, 3):
+        first, second = ([{evaluator(e)({"step": s, "i": k, "n": size}) for k in range(size)}
+                          for s in range(6)] for e in (x, y))
+        if p.before("step").apart(q):
+            assert all(not u & v for u, v in zip(first[:-1], second[1:], strict=True))
+
+
+def test_gates_at_constant_places_have_rows() -> None:
+    """Row t of rows of 4 gates of 6 units: the second gate lies 6 elements further."""
+    step, i = Var("step", int64), Var("i", int64)
+    extents = {"i": Poly.number(6), "step": Poly.atom("steps")}
+    gates = [rows_of(polynomial(E.add(E.mul(E.sub(E.index(-1), step), E.index(24)),
+                                      E.add(i, E.index(6 * g))), {}),
+                     frozenset(["step"]), extents) for g in range(4)]
+    assert gates[0] is not None and gates == gates[:1] * 4
+    assert gates[0].before("step").apart(gates[0])
+
+
+@pytest.mark.counts
+@pytest.mark.parametrize("hidden", [100, 128])
+def test_blocks_share_units_of_any_number(hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temps of a tile lie in multiples of 64 elements, of which the units need not be divisors."""
+    monkeypatch.setattr(ShimDevice, "shared_bytes", 1 << 15)
+    monkeypatch.setattr(schedule, "_above", lambda x, y: E.const(True, tinygraph.dtypes.bool_))
+    model = models.lstm(hidden=hidden)
+    cost = model.cost()
+    text = function(model.inputs, [cost, *grad(cost, model.params)], backend="shim").source("cuda")
+    (ahead, _), (back, _) = waits(text)[:2]
+    assert (ahead, back) == (1, 1)
+    scans = [k for k in text.split('extern "C"') if "_grid(" in k[:60]][:2]
+    assert all("if (held0) tg_gemm_units" in k for k in scans)

@@ -326,6 +326,7 @@ class Program:
     sizes    names of the int64 parameters, in the order in which the caller passes them
     args     buffers passed by the caller, in order
     arena    (buffer, byte offset) of every temp; offsets are multiples of 64
+    joint    groups of temps that share memory though they begin at different offsets
     arena_bytes   the size of the arena in bytes, over the size parameters
     sites    how many failure sites there are; a Check names one of range(sites)
     threads  how many threads may share a parallel loop
@@ -339,6 +340,7 @@ class Program:
     body: Block
     sites: int = 0
     threads: Expr = Const(1, int64)
+    joint: tuple[tuple[Buffer, ...], ...] = ()
 
 
 def walk(stmt: Stmt) -> Iterator[Stmt]:

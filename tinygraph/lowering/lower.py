@@ -107,7 +107,8 @@ def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) 
         storage.constants.append(storage.clock.array())
         storage.constant_buffers.append(storage.clock.buffer)
         marks = tuple(storage.clock.marks)
-    offsets, arena = plan(body, storage.temps, placed_together(body, storage.overlaps))
+    together = placed_together(body, storage.overlaps)
+    offsets, arena = plan(body, storage.temps, together)
     places = tuple((buffer, _offset(storage, offset)) for buffer, offset in offsets)
     arena_bytes = storage.sizes.parameter(arena)
     threads: Expr = E.index(1)
@@ -116,7 +117,7 @@ def _finish(name: str, storage: Storage, body: Block, outputs: Sequence[Value]) 
     program = Program(
         name, tuple(storage.sizes.names.values()),
         (*storage.args, *storage.constant_buffers), places, arena_bytes, body,
-        len(storage.sites), threads)
+        len(storage.sites), threads, tuple(map(tuple, together)))
     return Lowered(program, len(program.args), tuple(storage.sizes.names),
                    tuple(storage.constants), arena, tuple(v.type.dims for v in outputs),
                    tuple(storage.sites), _budgets(outputs), marks)

@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tinygraph.loops.language import Binary, Cast, Const, DimOf, Expr, Select, Unary, Var
+from tinygraph.loops.language import (
+    Binary,
+    Cast,
+    Const,
+    DimOf,
+    Expr,
+    Load,
+    Select,
+    Unary,
+    Var,
+    operands,
+)
 
 
 @dataclass(frozen=True)
@@ -30,10 +41,12 @@ class Least:
 
 @dataclass(frozen=True)
 class Opaque:
-    """Any other expression, as an atom; ``key`` is equal for equal ones."""
+    """Any other expression, as an atom; ``key`` is equal for equal ones, ``on``: the variables that
+    it hangs on, "?" for memory."""
 
     key: object
     positive: bool  # or zero
+    on: frozenset[str] = frozenset()
 
 
 Atom = str | Mod | Least | Opaque
@@ -112,7 +125,7 @@ class Poly:
             elif isinstance(a, Least):
                 found |= a.x.names() | a.y.names()
             else:
-                found.add("?")  # whatever it hangs on
+                found |= a.on
         return found
 
     def put(self, name: str, value: Poly) -> Poly:
@@ -133,6 +146,9 @@ def _put(a: Atom, name: str, value: Poly) -> Poly:
         return Poly.atom(Mod(a.x.put(name, value), a.divisor))
     if isinstance(a, Least):
         return Poly.atom(Least(a.x.put(name, value), a.y.put(name, value)))
+    if isinstance(a, Opaque) and name in a.on:
+        on = a.on - {name} | value.names()
+        return Poly.atom(Opaque((a.key, name, value), False, on))
     return Poly.atom(a)
 
 
@@ -153,7 +169,15 @@ def polynomial(e: Expr, lets: Mapping[str, Expr]) -> Poly:
             return Poly.atom(Mod(x, divisor))
         if e.op == "min":
             return Poly.atom(Least(x, y))
-    return Poly.atom(Opaque(_form(e, lets), positive(e, lets)))
+    return Poly.atom(Opaque(_form(e, lets), positive(e, lets), frozenset(_hangs_on(e, lets))))
+
+
+def _hangs_on(e: Expr, lets: Mapping[str, Expr]) -> set[str]:
+    if isinstance(e, (Var, DimOf)):
+        return _hangs_on(lets[e.name], lets) if e.name in lets else {e.name}
+    if isinstance(e, Load):
+        return {"?"}
+    return {name for x in operands(e) for name in _hangs_on(x, lets)}
 
 
 def _form(e: Expr, lets: Mapping[str, Expr]) -> object:
@@ -216,12 +240,17 @@ class Rows:
         return Rows(self.size, self.row.put(name, Poly.atom(name) - Poly.number(1)))
 
 
-def rows_of(index: Poly, steps: frozenset[str], extents: Mapping[str, Poly]) -> Rows | None:
+def rows_of(index: Poly, steps: frozenset[str], extents: Mapping[str, Poly],
+            loaded: frozenset[str] = frozenset()) -> Rows | None:
     """The row in which an index lies; None where that is not seen.
 
     steps    variables of loops that all threads go through in step
     extents  how far the variables of all loops go
+    loaded   variables that stand for what is read from memory: they may be any number, another one
+             in each thread and round
     """
+    if index.names() & (loaded | {"?"}):
+        return None
     moving = [m for m, _ in index.terms if any(_names(a) & steps for a in m)]
     sizes = {tuple(a for a in m if not _names(a) & steps) for m in moving}
     for size in sizes:
@@ -251,7 +280,9 @@ def _split(index: Poly, size: Monomial, times: int, steps: frozenset[str],
                 break
             left.remove(a)
         else:
-            if c % times == 0 and not {n for a in left for n in _names(a)} & (
+            if not left:  # so many whole rows, and what is left of them
+                row, c = row + Poly.number(c // times), c % times
+            elif c % times == 0 and not {n for a in left for n in _names(a)} & (
                     extents.keys() - steps):
                 row = row + Poly.of({tuple(left): c // times})
                 continue
@@ -270,10 +301,22 @@ def _within(rest: Poly, length: Poly, extents: Mapping[str, Poly]) -> bool:
         found = next((a for a in most.atoms() if isinstance(a, str) and a in extents), None)
         if found is None:
             break
-        if any(c < 0 for m, c in most.terms if found in m):
+        if not _grows(most, found):
             return False
         most = most.put(found, extents[found] - Poly.number(1))
     return _at_least_zero(length - most - Poly.number(1))
+
+
+def _grows(p: Poly, name: str) -> bool:
+    """Is ``p`` surely greatest where ``name`` is?"""
+    for m, c in p.terms:
+        for a in m:
+            if isinstance(a, Least):
+                if name in _names(a) and (c < 0 or not (_grows(a.x, name) and _grows(a.y, name))):
+                    return False
+            elif name in _names(a) and (c < 0 or a != name):
+                return False
+    return True
 
 
 def _positive(a: Atom) -> bool:

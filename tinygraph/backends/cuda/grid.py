@@ -9,7 +9,7 @@ only touch what belongs to the block itself (ownership.py), it waits for nobody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tinygraph.backends.cuda.names import c_type
 from tinygraph.backends.cuda.nest import (
@@ -23,7 +23,7 @@ from tinygraph.backends.cuda.nest import (
     take_apart,
     written_by,
 )
-from tinygraph.backends.cuda.ownership import Memory
+from tinygraph.backends.cuda.ownership import Arena, Memory
 from tinygraph.backends.cuda.team import (
     BLOCK,
     GRID,
@@ -48,7 +48,6 @@ from tinygraph.loops.language import (
     Block,
     Check,
     DimOf,
-    Expr,
     For,
     Gemm,
     Let,
@@ -92,15 +91,15 @@ def _sums_stored(stmts: Sequence[Stmt]) -> bool:
 class GridWriter(TeamWriter):
     """Code of all blocks together.
 
-    stmts    what the kernel is going to run
-    offsets  where temps begin, by the number of the buffer
+    stmts  what the kernel is going to run
+    arena  where temps lie
     """
 
-    def __init__(self, name: str, stmts: Sequence[Stmt], offsets: Mapping[int, Expr]) -> None:
+    def __init__(self, name: str, stmts: Sequence[Stmt], arena: Arena) -> None:
         super().__init__(name, GRID)
         self.waits = True
         self.stmts = stmts
-        self.memory = Memory(stmts, offsets, steps_of(stmts))
+        self.memory = Memory(stmts, arena, steps_of(stmts))
         self.order = Waits(stmts, self.memory)
         self.units = self.memory.units
         self.strips: dict[int, Held] = {}

@@ -8,7 +8,7 @@ runs them need no other block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tinygraph.backends.cuda.affine import Monomial, Poly, Rows, polynomial, rows_of
@@ -23,6 +23,7 @@ from tinygraph.loops.language import (
     Gemm,
     Let,
     Matrix,
+    Program,
     Stmt,
     Store,
     expressions,
@@ -48,11 +49,14 @@ class Access:
     """Elements that a statement reads, or ``writes`` (and maybe reads).
 
     place  which memory it is: other places are other memory
+    grid   where elements begin in it, and how large they are; indices of accesses where this is
+           not the same say nothing about one another
     owner  the block that touches an element, if that is always the one to which it belongs
     rows   the row of memory in which they all lie, if that is known
     """
 
     place: object
+    grid: object
     writes: bool
     owner: Owner | None = None
     rows: Rows | None = None
@@ -60,16 +64,22 @@ class Access:
     def meets(self, other: Access) -> bool:
         """May both touch one element, of which one writes it?"""
         return self.place == other.place and (self.writes or other.writes) and not (
-            self.rows is not None and other.rows is not None and self.rows.apart(other.rows))
+            self.grid == other.grid and self.rows is not None and other.rows is not None
+            and self.rows.apart(other.rows))
 
     def beside(self, other: Access) -> bool:
         """Where both touch one element, is it one block that does?"""
-        return self.owner is not None and self.owner == other.owner
+        return self.owner is not None and self.owner == other.owner and self.grid == other.grid
 
     def before(self, loop: str) -> Access:
         """An access of an earlier round of a loop, as the present round sees it."""
         return replace(self, owner=None if self.owner is None else self.owner.before(loop),
                        rows=None if self.rows is None else self.rows.before(loop))
+
+    def sometime(self, loop: str) -> Access:
+        """An access of any round of a loop."""
+        same = self.owner is not None and loop not in self.owner.base.names()
+        return replace(self, owner=self.owner if same else None, rows=None)
 
 
 def base_of(index: Poly, unit: str | None, units: int, uniform: Callable[[str], bool]
@@ -102,27 +112,52 @@ def turned(stmt: Gemm) -> Gemm:
     return replace(stmt, m=stmt.n, n=stmt.m, a=a, b=b, c=c)
 
 
+class Arena:
+    """Which temps share memory: those that begin at one offset, and the groups that the program
+    names, with all that begin where one of a group does."""
+
+    def __init__(self, program: Program) -> None:
+        self._offsets: dict[int, object] = {
+            id(b): polynomial(offset, {}) for b, offset in program.arena}
+        self._first: dict[object, object] = {}
+        for group in program.joint:
+            first, *others = (self._offsets[id(b)] for b in group)
+            for offset in others:
+                self._first[self._place(offset)] = self._place(first)
+
+    def _place(self, offset: object) -> object:
+        while offset in self._first and self._first[offset] != offset:
+            offset = self._first[offset]
+        return offset
+
+    def where(self, buffer: Buffer) -> tuple[object, object]:
+        """Which memory a buffer is, and what its indices count there."""
+        offset = self._offsets.get(id(buffer))
+        if offset is None:
+            return id(buffer), None
+        return self._place(offset), (offset, buffer.dtype.np.itemsize)
+
+
 class Memory:
     """What statements of one kernel touch.
 
-    stmts    everything that the kernel runs
-    offsets  where temps begin, by the number of the buffer
-    steps    the loops that all threads go through in step
-    units    how many hidden units blocks share; 0: none
+    stmts  everything that the kernel runs
+    arena  where temps lie
+    steps  the loops that all threads go through in step
+    units  how many hidden units blocks share; 0: none
     """
 
-    def __init__(self, stmts: Sequence[Stmt], offsets: Mapping[int, Expr], steps: Sequence[For]
-                 ) -> None:
+    def __init__(self, stmts: Sequence[Stmt], arena: Arena, steps: Sequence[For]) -> None:
         inner = [s for top in stmts for s in walk(top)]
-        self.offsets = offsets
+        self.arena = arena
         self.lets = {s.var.name: s.value for s in inner if isinstance(s, Let)
                      and not any(True for _ in loads(s.value))}
         self.extents = {s.var.name: polynomial(s.extent, self.lets) for s in inner
                         if isinstance(s, For)}
+        self.loaded = frozenset(s.var.name for s in inner if isinstance(s, Let)
+                                and s.var.name not in self.lets)
         self.steps = frozenset(s.var.name for s in steps)
-        # A let that stands for no expression of others is read from memory.
-        self.varying = {*self.extents, "?", *(s.var.name for s in inner if isinstance(s, Let)
-                                              and s.var.name not in self.lets)}
+        self.varying = {*self.extents, "?", *self.loaded}
         self.units = _likely_units(steps)
 
     # --- whose
@@ -203,21 +238,16 @@ class Memory:
     def _access(self, buffer: Buffer, index: Expr, writes: bool, unit: str | None) -> Access:
         base = None if unit is None else self._base(index, unit)
         owner = None if base is None else Owner(self.units, base)
-        rows = rows_of(polynomial(index, self.lets), self.steps, self.extents)
-        return Access(self._place(buffer), writes, owner, rows)
+        rows = rows_of(polynomial(index, self.lets), self.steps, self.extents, self.loaded)
+        return Access(*self.arena.where(buffer), writes, owner, rows)
 
     def _matrix(self, x: Matrix, m: Expr, n: Expr, writes: bool, owner: Owner | None) -> Access:
         i, j = DimOf("row of a matrix"), DimOf("column of a matrix")
         index = E.add(x.offset, E.add(E.mul(i, x.rows), E.mul(j, x.cols)))
         extents = {**self.extents, i.name: polynomial(m, self.lets),
                    j.name: polynomial(n, self.lets)}
-        rows = rows_of(polynomial(index, self.lets), self.steps, extents)
-        return Access(self._place(x.buffer), writes, owner, rows)
-
-    def _place(self, buffer: Buffer) -> object:
-        """Which memory a buffer is.  Temps that begin at one offset share it."""
-        offset = self.offsets.get(id(buffer))
-        return id(buffer) if offset is None else polynomial(offset, {})
+        rows = rows_of(polynomial(index, self.lets), self.steps, extents, self.loaded)
+        return Access(*self.arena.where(x.buffer), writes, owner, rows)
 
 
 def _stores(part: Part) -> Iterator[Store]:
@@ -229,20 +259,13 @@ def _stores(part: Part) -> Iterator[Store]:
 
 
 def _likely_units(steps: Sequence[For]) -> int:
-    """The number of hidden units: how far the innermost loops of most nests go, or the columns of
-    most products; 0 if none has a fixed extent."""
+    """The number of hidden units: of which the innermost loops of most nests and the columns of
+    most products are multiples, the largest such number; 0 if none has a fixed extent."""
     counts: dict[int, int] = {}
-    for step in steps:
-        for nest in step.body.body:
-            for loop in walk(nest):
-                if (isinstance(loop, For) and isinstance(loop.extent, Const)
-                        and not any(isinstance(s, For) for s in walk(loop.body))):
-                    n = int(loop.extent.value)
-                    counts[n] = counts.get(n, 0) + 1
-    for step in steps if not counts else ():
-        for s in walk(step):
-            if isinstance(s, Gemm) and isinstance(s.n, Const):
-                n = int(s.n.value)
-                counts[n] = counts.get(n, 0) + 1
-    counts.pop(1, None)
-    return max(counts, key=lambda n: (counts[n], -n), default=0)
+    for s in (s for step in steps for top in step.body.body for s in walk(top)):
+        inner = isinstance(s, For) and not any(isinstance(t, For) for t in walk(s.body))
+        extent = s.extent if isinstance(s, For) and inner else s.n if isinstance(s, Gemm) else None
+        if isinstance(extent, Const) and int(extent.value) > 1:
+            counts[int(extent.value)] = counts.get(int(extent.value), 0) + 1
+    return max(counts, key=lambda n: (sum(c for m, c in counts.items() if m % n == 0), n),
+               default=0)

@@ -26,6 +26,7 @@ from tinygraph.backends.cuda.nest import (
     take_apart,
     written_by,
 )
+from tinygraph.backends.cuda.ownership import Arena
 from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter
 from tinygraph.backends.cuda.threads import no_python
 from tinygraph.backends.cuda.waiting import holds_time, over_time
@@ -151,7 +152,7 @@ def schedule(program: Program, room: int) -> HostProgram:
 class _Scheduler:
     def __init__(self, program: Program, room: int) -> None:
         self.guarded, self.room = program.sites > 0, E.index(room)
-        self.offsets = {id(b): offset for b, offset in program.arena}
+        self.arena = Arena(program)
         self.kernels: list[Kernel] = []
         self.wide: Expr = E.const(False, bool_)
         self.by_launches = False  # loops over time are launched step by step
@@ -321,7 +322,7 @@ class _Scheduler:
 
     def grid(self, loop: For) -> Launch:
         """A kernel of all blocks, which wait for one another."""
-        writer = GridWriter(f"k{len(self.kernels)}_grid", [loop], self.offsets)
+        writer = GridWriter(f"k{len(self.kernels)}_grid", [loop], self.arena)
         if self.guarded:
             writer.guard()
         writer.hold_columns()
