@@ -96,7 +96,7 @@ PROGRAMS: dict[str, Callable[[], list[Any]]] = {
     "masked_batches": lambda: load("masked_batches")["build"](5, 0.1)[:1],
     "nested_scan_sine": nested, "pendulum": pendulum,
     **{f"gradients of {case.__name__}": lambda case=case: table(case)
-       for case in (ops.sliding, ops.joining, ops.reductions, ops.order)},
+       for case in (ops.sliding, ops.joining, ops.reductions, ops.order, ops.indices)},
     **{f"functions of {name}": lambda name=name: numbers(getattr(dtypes, name))
        for name in ("float32", "float64", "int8", "uint8")},
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tinygraph.lowering.region import Region
 
 ZERO = E.index(0)
-OWNERS = (8, 64, 512, 4096)  # into how many shares the places may fall that are written by index
+OWNERS = tuple(4 ** k for k in range(1, 8))  # shares of the places that are written by index
 MANY, FEW = 1 << 16, 1 << 8  # threads that a whole GPU, or one block, has work for
 
 
