@@ -206,3 +206,13 @@ def test_steps_that_sort_and_sum() -> None:
              for t, n, d in ((3, 4, 5), (1, 1, 1), (2, 30, 20), (0, 4, 3))]
     calls = [c for c in calls if c[0].shape[1] > 1]
     compare([x, k], [h, grad(h.sum(), x)], *calls, rtol=1e-5)
+
+
+def test_sizes_that_only_the_run_finds_out() -> None:
+    x, k = T.fvector("x"), T.lvector("k")
+    some = x[x > 0]
+    outputs = [T.sort(some), T.cumsum(some), T.searchsorted(T.sort(some), some), some[some > 1],
+               T.inc_subtensor(x[k[k > 2]], 1.0)]
+    calls = [[RNG.standard_normal(n).astype("float32"), RNG.integers(0, max(n, 1), n)]
+             for n in (0, 1, 2, 600)]
+    compare([x, k], outputs, *calls, rtol=1e-5)

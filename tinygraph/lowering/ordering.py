@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinygraph.dims import THREADS, Dim, dim, floordiv, is_late, maximum, minimum, product
+from tinygraph.dims import THREADS, Dim, at_most, dim, floordiv, is_late, maximum, minimum, product
 from tinygraph.dtypes import DType, bool_, dtype, int64
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Buffer, Cast, Expr, Load, Select, Unary, Var
@@ -242,7 +242,7 @@ class _RankSort(_Sort):
     def emit(self, b: E.Builder) -> None:
         """Sort all rows."""
         sizes, size = self.target.sizes, self.target.dims[-1]
-        n, passes = sizes.expr(size), sizes.expr(_doublings(size))
+        n, passes = sizes.expr(size), sizes.expr(_doublings(at_most(size)))
 
         def begin(indices: list[Expr], base: Expr) -> None:
             key = _key(b, self.source.element(indices))
