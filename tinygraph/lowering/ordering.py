@@ -3,7 +3,8 @@
 ``argsort`` is a bottom-up merge sort (Knuth, The Art of Computer Programming, volume 3, section
 5.2.4): runs of 1, 2, 4, ... elements are merged from one half of the scratch memory into the other.
 It takes n log n steps whatever the order is, and keeps equal elements in theirs.  What is compared
-are integers that order as the elements do.
+are integers that order as the elements do.  For back ends of many threads, every element finds its
+place in the merged run by itself, by halving in the other run; then all of a pass are independent.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinygraph.dims import THREADS, Dim, dim, floordiv, is_late, maximum, minimum, product
+from tinygraph.dims import THREADS, Dim, at_most, dim, floordiv, is_late, maximum, minimum, product
 from tinygraph.dtypes import DType, bool_, dtype, int64
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Buffer, Cast, Expr, Load, Select, Unary, Var
@@ -27,12 +28,19 @@ if TYPE_CHECKING:
 ZERO, ONE = E.index(0), E.index(1)
 ONE_PART = dim(1)
 SHARE = 1 << 12  # elements that are worth a thread
+LONGEST = 40  # binary digits of the longest row that can be sorted
 
 
 def lower_argsort(region: Region, out: Value, x: Value) -> None:
     """A stage that sorts ``x`` along its last axis, row by row, in scratch memory."""
     source, target = region.view(x), region.allocate(out)
     axes = loop_order(target.dims[:-1], None)
+    if region.storage.target.apart:
+        size = product(target.dims) * 2
+        keys = region.storage.scratch("keys", _ordered(x.type.dtype), size)
+        places = region.storage.scratch("places", int64, size)
+        region.add(_RankSort(source, target, keys, places).emit, out)
+        return
     parts = _parts(region, target.dims, axes)
     count = x.type.dims[-1] * 2
     keys = region.storage.scratch("keys", _ordered(x.type.dtype), count * parts)
@@ -45,8 +53,8 @@ def lower_searchsorted(region: Region, out: Value, x: Value, v: Value, side: str
     """A stage that looks every element of ``v`` up in the sorted ``x`` by halving."""
     work = _Search(region.view(x), region.view(v), region.allocate(out), side)
     axes = loop_order(work.target.dims, None)
-    parts = _parts(region, work.target.dims, axes)
-    region.add(lambda b: _for_each(b, work.target, axes, work.emit, parts), out)
+    parts = ONE_PART if region.storage.target.apart else _parts(region, work.target.dims, axes)
+    region.add(lambda b: _for_each(b, work.target, axes, work.emit, parts, "independent"), out)
 
 
 def lower_bounded(region: Region, out: Value, x: Value, size: Value, message: str) -> None:
@@ -63,7 +71,8 @@ def lower_bounded(region: Region, out: Value, x: Value, size: Value, message: st
         b.check(inside, site, (value, end))
         b.store(target.buffer, target.flat(indices), value)
 
-    region.add(lambda b: _for_each(b, target, loop_order(target.dims, None), body), out)
+    region.add(lambda b: _for_each(b, target, loop_order(target.dims, None), body,
+                                  mode="independent"), out)
 
 
 def _parts(region: Region, dims: Sequence[Dim], axes: Sequence[int]) -> Dim:
@@ -78,7 +87,8 @@ def _parts(region: Region, dims: Sequence[Dim], axes: Sequence[int]) -> Dim:
 
 
 def _for_each(b: E.Builder, view: View, axes: Sequence[int],
-              body: Callable[[E.Builder, list[Expr], Expr], None], parts: Dim = ONE_PART) -> None:
+              body: Callable[[E.Builder, list[Expr], Expr], None], parts: Dim = ONE_PART,
+              mode: str = "serial") -> None:
     """Loops over ``axes`` of ``view``, the first in ``parts``, and ``body`` inside of them."""
     indices: list[Expr] = [ZERO] * len(view.dims)
 
@@ -86,7 +96,7 @@ def _for_each(b: E.Builder, view: View, axes: Sequence[int],
         if not rest:
             body(b, indices, part)
             return
-        with b.loop(view.sizes.expr(view.dims[rest[0]])) as i:
+        with b.loop(view.sizes.expr(view.dims[rest[0]]), mode) as i:
             indices[rest[0]] = i
             level(rest[1:], part)
 
@@ -97,7 +107,7 @@ def _for_each(b: E.Builder, view: View, axes: Sequence[int],
     with b.loop(count, "parallel", hint="part") as part:
         first, end = (b.let(E.floordiv(E.mul(k, size), count), hint)
                       for k, hint in ((part, "first"), (E.add(part, ONE), "end")))
-        with b.loop(E.sub(end, first)) as i:
+        with b.loop(E.sub(end, first), mode) as i:
             indices[axes[0]] = E.add(first, i)
             level(axes[1:], part)
 
@@ -141,27 +151,37 @@ class _Search:
         low, length = (b.register(int64, hint=hint) for hint in ("low", "length"))
         b.store(low, ZERO, ZERO)
         b.store(length, ZERO, self.x.sizes.expr(self.x.dims[0]))
-        with b.while_(Binary("gt", Load(length, ZERO), ZERO)):
-            start, size = b.let(Load(low, ZERO), "start"), b.let(Load(length, ZERO), "size")
-            half = b.let(Binary("shr", size, ONE), "half")
-            middle = b.let(E.add(start, half), "middle")
+
+        def before(middle: Expr) -> Expr:
             here = b.let(_key(b, self.x.element([middle])), "here")
-            beyond = b.let(Binary("lt" if self.side == "left" else "le", here, wanted), "beyond")
-            b.store(low, ZERO, Select(beyond, E.add(middle, ONE), start))
-            rest = E.sub(E.sub(size, half), ONE)
-            b.store(length, ZERO, Select(beyond, rest, half))
+            return Binary("lt" if self.side == "left" else "le", here, wanted)
+
+        _halve(b, low, length, before)
         b.store(self.target.buffer, self.target.flat(indices), Load(low, ZERO))
 
 
 @dataclass
-class _MergeSort:
-    """``keys`` and ``places``: memory for 2n elements each, per part, and where they begin: what
-    is sorted so far lies in one half, n elements long, and moves to the other."""
+class _Sort:
+    """``keys`` and ``places``: memory for 2n elements each, per part (or per row), and where they
+    begin: what is sorted so far lies in one half, n elements long, and moves to the other."""
 
     source: View
     target: View
     keys: tuple[Buffer, Expr]
     places: tuple[Buffer, Expr]
+
+    @staticmethod
+    def _at(memory: tuple[Buffer, Expr], index: Expr) -> Expr:
+        buffer, start = memory
+        return Load(buffer, E.add(start, index))
+
+    def _put(self, b: E.Builder, index: Expr, key: Expr, place: Expr) -> None:
+        for (buffer, start), value in ((self.keys, key), (self.places, place)):
+            b.store(buffer, E.add(start, index), value)
+
+
+class _MergeSort(_Sort):
+    """Runs are merged element by element."""
 
     def emit(self, b: E.Builder, indices: list[Expr], part: Expr) -> None:
         """Sort the row at ``indices``."""
@@ -211,11 +231,98 @@ class _MergeSort:
             self._put(b, E.add(E.add(new, low), k), Select(first, x, y), place)
             b.store(left, ZERO, E.add(i, Cast(first, int64)))
 
-    @staticmethod
-    def _at(memory: tuple[Buffer, Expr], index: Expr) -> Expr:
-        buffer, start = memory
-        return Load(buffer, E.add(start, index))
 
-    def _put(self, b: E.Builder, index: Expr, key: Expr, place: Expr) -> None:
-        for (buffer, start), value in ((self.keys, key), (self.places, place)):
-            b.store(buffer, E.add(start, index), value)
+class _RankSort(_Sort):
+    """Every element of two runs finds its place in the merged one by itself.
+
+    Of equal elements those of the first run come first: an element of the first run has those of
+    the second before it that are less, one of the second also those of the first that are equal.
+    """
+
+    def emit(self, b: E.Builder) -> None:
+        """Sort all rows."""
+        sizes, size = self.target.sizes, self.target.dims[-1]
+        n, passes = sizes.expr(size), sizes.expr(_doublings(at_most(size)))
+
+        def begin(indices: list[Expr], base: Expr) -> None:
+            key = _key(b, self.source.element(indices))
+            self._put(b, E.add(base, indices[-1]), key, indices[-1])
+
+        def end(indices: list[Expr], base: Expr) -> None:
+            assert self.target.buffer is not None
+            place = self._at(self.places, E.add(E.add(base, half), indices[-1]))
+            b.store(self.target.buffer, self.target.flat(indices), place)
+
+        self._everywhere(b, begin)
+        with b.loop(passes, hint="doubling") as doubling:
+            old = b.let(E.mul(E.mod(doubling, E.index(2)), n), "old")
+            new = b.let(E.sub(n, old), "new")
+            self._everywhere(b, lambda indices, base: self._move(
+                b, indices[-1], doubling, E.add(base, old), E.add(base, new)))
+        half = b.let(E.mul(E.mod(passes, E.index(2)), n), "half")
+        self._everywhere(b, end)
+
+    def _everywhere(self, b: E.Builder, body: Callable[[list[Expr], Expr], None]) -> None:
+        """Loops over all elements; ``body`` is given where a row's memory begins."""
+        indices: list[Expr] = [ZERO] * len(self.target.dims)
+        sizes, dims = self.target.sizes, self.target.dims
+
+        def level(rest: Sequence[int], row: Expr) -> None:
+            if rest:
+                with b.loop(sizes.expr(dims[rest[0]]), "independent") as i:
+                    indices[rest[0]] = i
+                    level(rest[1:], E.add(E.mul(row, sizes.expr(dims[rest[0]])), i))
+                return
+            with b.loop(sizes.expr(dims[-1]), "independent") as i:
+                indices[-1] = i
+                body(indices, b.let(E.mul(row, E.mul(sizes.expr(dims[-1]), E.index(2))), "base"))
+
+        level(loop_order(dims[:-1], None), ZERO)
+
+    def _move(self, b: E.Builder, i: Expr, doubling: Var, old: Expr, new: Expr) -> None:
+        """Element ``i`` to its place in the pair of runs, each of 2^doubling elements."""
+        n = self.target.sizes.expr(self.target.dims[-1])
+        x = b.let(self._at(self.keys, E.add(old, i)), "x")
+        run = b.let(Binary("shr", i, doubling), "run")
+        first = b.let(Binary("eq", Binary("and", run, ONE), ZERO), "first")
+        start = b.let(Binary("shl", run, doubling), "start")
+        width = b.let(Binary("shl", ONE, doubling), "width")
+        pair = b.let(Select(first, start, E.sub(start, width)), "pair")
+        other = b.let(Select(first, E.minimum(E.add(start, width), n), pair), "other")
+        stop = Select(first, E.minimum(E.add(other, width), n), start)
+        low, length = (b.register(int64, hint=hint) for hint in ("low", "length"))
+        b.store(low, ZERO, other)
+        b.store(length, ZERO, E.sub(stop, other))
+        _halve(b, low, length, lambda middle: self._before(b, middle, old, x, first))
+        rank = E.add(E.sub(i, start), E.sub(Load(low, ZERO), other))
+        place = b.let(self._at(self.places, E.add(old, i)), "place")
+        self._put(b, b.let(E.add(new, E.add(pair, rank)), "there"), x, place)
+
+    def _before(self, b: E.Builder, middle: Expr, old: Expr, x: Expr, first: Expr) -> Expr:
+        """Does the element at ``middle`` of the other run come before ``x``?"""
+        y = b.let(self._at(self.keys, E.add(old, middle)), "y")
+        return Select(first, Binary("lt", y, x), Binary("le", y, x))
+
+
+def _doublings(size: Dim) -> Dim:
+    """How often 1 is doubled until it is at least ``size``."""
+    last = maximum(size, ONE_PART) - 1
+    if last.const is not None:
+        return dim(last.const.bit_length())
+    total = dim(0)
+    for k in range(LONGEST):
+        total = total + minimum(ONE_PART, floordiv(last, dim(1 << k)))
+    return total
+
+
+def _halve(b: E.Builder, low: Buffer, length: Buffer, before: Callable[[Var], Expr]) -> None:
+    """Halve the ``length`` elements from ``low`` on until none is left: ``low`` is then the first
+    of which ``before`` does not hold."""
+    with b.while_(Binary("gt", Load(length, ZERO), ZERO)):
+        start, size = b.let(Load(low, ZERO), "start"), b.let(Load(length, ZERO), "size")
+        half = b.let(Binary("shr", size, ONE), "half")
+        middle = b.let(E.add(start, half), "middle")
+        beyond = b.let(before(middle), "beyond")
+        b.store(low, ZERO, Select(beyond, E.add(middle, ONE), start))
+        rest = E.sub(E.sub(size, half), ONE)
+        b.store(length, ZERO, Select(beyond, rest, half))

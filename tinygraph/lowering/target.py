@@ -27,13 +27,17 @@ class Target:
     tiles   the most tiles into which the batch of a scan is cut
     shares  are products outside of loops cut into parts that threads share?  Else the back end does
             that itself, but for many products of one kind
+    apart   is what depends on what came before along an axis (running sums, sorts, rows added up by
+            index) a loop of its own for every element across, or every part of the axis, so that
+            thousands of threads find work?  Else few loops are cut, and vectorise across
     """
 
     panel: Callable[[DType], int] = _sixteen
     lanes: bool = True
     tiles: Sym = THREADS
     shares: bool = True
+    apart: bool = False
 
 
 CPU = Target()
-KERNELS = Target(_none, lanes=False, tiles=TILES, shares=False)
+KERNELS = Target(_none, lanes=False, tiles=TILES, shares=False, apart=True)

@@ -119,7 +119,8 @@ def _python(e: Expr) -> str:
         if e.op in _INFIX:
             return f"({x} {_INFIX[e.op]} {y})"
         if e.op in ("and", "or"):
-            return f"({x} {e.op} {y})"
+            bits = {"and": "&", "or": "|"}[e.op]
+            return f"({x} {bits if e.dtype is int64 else e.op} {y})"
         if e.op in _CALLS:
             return f"{_CALLS[e.op]}({x}, {y})"
     if isinstance(e, Unary) and e.op in ("neg", "abs"):
