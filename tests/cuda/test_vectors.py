@@ -20,7 +20,7 @@ from tinygraph.backends.cuda.host import evaluator
 from tinygraph.backends.cuda.kernel import Kernel
 from tinygraph.backends.cuda.nest import take_apart
 from tinygraph.backends.cuda.prelude import prelude
-from tinygraph.backends.cuda.shim import Shim
+from tinygraph.backends.cuda.shim import Shim, ShimError
 from tinygraph.backends.cuda.team import GRID, TeamWriter
 from tinygraph.backends.cuda.vectors import fours, groups, stride
 from tinygraph.dtypes import DType, float32, int64
@@ -64,10 +64,18 @@ def kernel_of(root: For, many: bool = True) -> Kernel:
     return writer.finish(elements=groups(part) if many else None)
 
 
+def moved(a: np.ndarray, by: int) -> np.ndarray:
+    """A copy that begins ``by`` elements behind a multiple of 16 bytes."""
+    raw = np.empty(a.size + 32, a.dtype)
+    start = -raw.ctypes.data % 16 // a.itemsize + by
+    raw[start:start + a.size] = a
+    return raw[start:start + a.size]
+
+
 def ran(kernel: Kernel, arrays: dict[str, np.ndarray], sizes: dict[str, int], blocks: int = 3
         ) -> dict[str, np.ndarray]:
     """What is in the buffers after a launch."""
-    after = {name: a.copy() for name, a in arrays.items()}
+    after = {name: moved(a, k) for k, (name, a) in enumerate(arrays.items())}
     Shim(prelude(64) + kernel.text, [kernel]).launch(
         kernel.name, blocks, 64, [after[b.name] for b in kernel.buffers],
         [sizes[name] for name in kernel.scalars])
@@ -290,6 +298,20 @@ def test_numbers_that_only_indices_need_are_not_worked_out() -> None:
     assert "place" not in text
     assert text.count("tg_load4(x ") == text.count("tg_load4(y ") == 1
     assert text.count("tg_store4") == 2
+
+
+@pytest.mark.parametrize("what", ["load", "store"])
+def test_the_shim_wants_pieces_to_lie_as_cuda_does(what: str) -> None:
+    text = (f'extern "C" __global__ void k(BUF(short) x, I64 n) {{ short y[4] = {{1, 2, 3, 4}}; '
+            f'tg_{what}4(x + n, y); }}')
+    raw = np.zeros(64, "int16")
+    x = raw[-raw.ctypes.data % 16 // 2:][:32]
+    shim = Shim(prelude(32) + text, [Kernel("k", text, (), ())])
+    if what == "load":  # all threads may
+        shim.launch("k", 1, 32, [x], [8])
+    with pytest.raises(ShimError, match=r"four elements from x\[9\] on in one piece") as found:
+        shim.launch("k", 1, 32, [x], [9])
+    assert found.value.kind == "misaligned"
 
 
 # --- whole functions
