@@ -253,8 +253,49 @@ def test_gpu_grid(load):
     assert problem.batches[0]["X"].shape == (100, 4, 64)
     assert problem.parameters["U"].shape == (64, 256) and problem.options["device"] == "cuda"
     assert rows["LSTM 1024 x 1"].cudnn is None and rows["LSTM 512 x 1"].cudnn == gpu.LEVEL
-    args = gpu.parse(["--only", "W3", "grid", "--hidden", "64", "--batch", "1", "16"])
-    assert list(gpu.chosen(args)) == ["W3", "LSTM 64 x 1", "LSTM 64 x 16"]
+    args = ["--only", "W1", "W3", "grid", "--hidden", "64", "--batch", "1", "16"]
+    assert list(gpu.chosen(gpu.parse(args))) == [
+        "W1", "W3", "W3 forward", "LSTM 64 x 1", "LSTM 64 x 1 forward", "LSTM 64 x 16",
+        "LSTM 64 x 16 forward"]
+    rows = gpu.chosen(gpu.parse([*args, "--modes", "training"]))
+    assert list(rows) == ["W1", "W3", "LSTM 64 x 1", "LSTM 64 x 16"]
+    assert rows["LSTM 64 x 16"].workload.sizes["steps"] == 100
+
+
+@pytest.mark.parametrize("peer", ["jax", "torch"])
+def test_gpu_peers_infer_as_the_reference_does(load, peer):
+    pytest.importorskip(peer, reason=f"{INSTALLED[peer]} is not installed: nothing to compare with")
+    gpu = load("gpu")
+    row = gpu.forward(gpu.ROWS["W3"]).workload
+    problem = gpu.problem_of(gpu.Row(row), gpu.Plan(), "cpu", **RECURRENT)
+    wanted = load("workloads.reference").steps(row.source(), problem, 1)[1]["outputs"]["result"]
+    for variant in row.variants[peer]:
+        own = load(f"{peer}_recurrent").Workload(problem, variant)
+        np.testing.assert_allclose(own.results()["outputs"]["result"], wanted, atol=1e-5)
+        assert abs(load("worker").value(own.step()) - wanted.mean()) < 1e-5
+
+
+def test_gpu_rehearsal(load, tmp_path, capsys, monkeypatch):
+    """All the program does, at tiny sizes, without a GPU and without a time in what it says."""
+    gpu = load("gpu")
+    monkeypatch.setattr(gpu, "unavailable", lambda: "there is no NVIDIA driver")
+    rows = gpu.chosen(gpu.parse(["--rehearse"]))
+    assert {name.removesuffix(" forward") for name in rows} == {
+        *gpu.ROWS, "LSTM 5 x 1", "LSTM 5 x 3", "LSTM 12 x 1", "LSTM 12 x 3"}
+    for name, row in rows.items():
+        problem = gpu.problem_of(row, gpu.plan_of(gpu.parse(["--rehearse"])), "shim")
+        assert max(p.size for p in problem.parameters.values()) < 1000, name
+    path = tmp_path / "figures.json"
+    out = gpu.main(["--rehearse", "--only", "grid", "--peers", "--hidden", "5", "--batch", "3",
+                    "--json", str(path)])
+    assert json.loads(path.read_text()) == json.loads(json.dumps(out)) and out["rehearsal"]
+    assert list(out["workloads"]) == ["LSTM 5 x 3", "LSTM 5 x 3 forward"]
+    for report in out["workloads"].values():
+        own = report["peers"]["tinygraph"]
+        assert set(own) == {"system", "version", "errors"} and max(own["errors"].values()) < 1e-4
+        assert not report["wrong"] and not report["ratios"]
+    printed = capsys.readouterr().out
+    assert "a rehearsal" in printed and "median" not in printed and "faster" not in printed
 
 
 def test_gpu_problems_say_where_they_are_worked_on(load, tmp_path):
@@ -276,8 +317,9 @@ def test_gpu_peers_agree_with_the_reference(load, name, peer):
 def test_gpu_program_on_the_shim(load, tmp_path, capsys):
     """Everything but the GPU: kernels run on the CPU, checked against the reference and timed."""
     path = tmp_path / "figures.json"
-    out = load("gpu").main(["--only", "W3", "--peers", "--quick", "--blocks", "1", "--seconds",
-                            "0.001", "--json", str(path)], device="shim", **RECURRENT)
+    out = load("gpu").main(["--only", "W3", "--modes", "training", "--peers", "--quick", "--blocks",
+                            "1", "--seconds", "0.001", "--json", str(path)], device="shim",
+                           **RECURRENT)
     assert json.loads(path.read_text()) == json.loads(json.dumps(out))
     own = out["workloads"]["W3"]["peers"]["tinygraph"]
     assert own["median"] >= own["minimum"] > 0 and not out["workloads"]["W3"]["wrong"]

@@ -127,9 +127,10 @@ def test_the_lines_of_the_kernel_are_explained_one_by_one():
 
 
 def test_the_launches_and_the_finding_of_the_shim_are_what_is_shown(gpu):
-    launches, finding = (content for language, content in blocks("docs/gpu.md") if not language)
+    launches, arrays, finding = (content for language, content in blocks("docs/gpu.md")
+                                 if not language)
     assert launches in str(gpu[0]["f"].report())
-    assert finding == gpu[1][1]
+    assert [arrays, finding] == gpu[1][1:]
 
 
 def test_the_table_of_passes_is_the_pipeline():

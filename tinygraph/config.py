@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,7 +44,12 @@ class Setting:
             return value
         variable = f"TINYGRAPH_{self.name.upper()}"
         text = os.environ.get(variable, "")
-        return self.checked(text, f"the environment variable {variable}") if text else self.default
+        return (self.checked(text, f"the environment variable {variable}") if text
+                else self.unset(instance))
+
+    def unset(self, settings: Any) -> Any:
+        """The value where nobody has given one."""
+        return self.default
 
     def __set__(self, instance: Any, value: object) -> None:
         self.process_value = self.checked(value)
@@ -68,6 +74,27 @@ class Foreign(Setting):
     def __init__(self, *choices: Any, advice: str) -> None:
         super().__init__(choices[0], choices, advice)
         self.advice = f": {advice}"
+
+
+class Backend(Setting):
+    """The back end, which hangs on the device where nobody has named one."""
+
+    def unset(self, settings: Any) -> Any:
+        """'llvm' for the CPU, 'cuda' for a GPU."""
+        return self.default if settings.device == "cpu" else "cuda"
+
+
+class Device(Setting):
+    """'cpu', or a GPU: 'cuda', or 'cuda0', 'cuda1', ... for one of several.  Theano's 'gpu',
+    'gpu0' mean the same."""
+
+    def checked(self, value: object, what: str = "") -> Any:
+        """The name with 'cuda' for 'gpu'.  Raises ValueError for another."""
+        found = re.fullmatch(r"(cpu|cuda|gpu)(\d*)", str(value))
+        if found is None or (found[1] == "cpu" and found[2]):
+            raise ValueError(f"{what or f'config.{self.name}'} is {value!r}; it must be 'cpu', "
+                             "'cuda', or 'cuda0', 'cuda1', ... for a GPU of several")
+        return "cpu" if found[1] == "cpu" else f"cuda{found[2]}"
 
 
 class Count:
@@ -203,8 +230,11 @@ class Config:
     """The settings of this process.
 
     floatX     dtype of new float variables: 'float32' (default) or 'float64'
-    backend    'llvm' (default), 'cuda' (kernels for a GPU) or 'numpy' (the interpreter); to check
-               these, 'loops' (the loop program in Python) and 'shim' (the kernels on the CPU)
+    device     'cpu' (default) or 'cuda', also 'cuda1' and so on: where functions run, and shared
+               variables lie, of which no more is said
+    backend    'llvm' (default on the CPU), 'cuda' (default on a GPU) or 'numpy' (the
+               interpreter); to check these, 'loops' (the loop program in Python) and 'shim' (the
+               kernels on the CPU)
     cache_dir  where object code is kept; the empty string means the user's cache directory
     cache      'on' or 'off'
     compute_test_value   'ignore', 'warn' or 'raise': expressions are computed on x.tag.test_value
@@ -227,7 +257,7 @@ class Config:
     """
 
     floatX = Setting("float32", ("float32", "float64"))
-    backend = Setting("llvm", ("llvm", "loops", "numpy", "cuda", "shim"))
+    backend = Backend("llvm", ("llvm", "loops", "numpy", "cuda", "shim"))
     cache_dir = Setting("")
     cache = Setting("on", ("on", "off"))
     nan_guard = Setting("off", ("off", "nan", "inf", "both", "inside"))
@@ -238,7 +268,7 @@ class Config:
     threads = Count(processors)
     tf32 = Setting(False, (False, True))
     rewrites = Rewrites()
-    device = Foreign("cpu", advice="compiled code runs on the processors of this machine")
+    device = Device("cpu", ("cpu", "cuda"))
     exception_verbosity = Foreign(
         "high", "low", advice="messages always name variables, with file and line")
     compute_test_value = Setting("off", ("off", "ignore", "warn", "raise"))
@@ -255,6 +285,12 @@ class Config:
         if not isinstance(getattr(type(self), name, None), (Setting, Count)):
             raise _unknown(name)
         super().__setattr__(name, value)
+
+    @property
+    def gpu(self) -> int | None:
+        """The number of the GPU that ``device`` names, None where it names none."""
+        number = self.device[len("cuda"):] if self.device != "cpu" else ""
+        return int(number) if number else None
 
     @property
     def cache_path(self) -> Path:

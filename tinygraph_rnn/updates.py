@@ -54,7 +54,7 @@ def get_or_compute_grads(loss_or_grads: Any, params: Sequence[Any]) -> list[Any]
 
 def _state(p: Any, what: str) -> Any:
     """A shared variable of zeros of the shape, dtype and broadcasting of ``p``."""
-    return shared(np.zeros_like(p.get_value(borrow=True)), name=f"{p.name or 'param'}.{what}",
+    return shared(np.zeros(p.storage.shape, p.dtype), name=f"{p.name or 'param'}.{what}",
                   broadcastable=p.broadcastable)
 
 

@@ -184,7 +184,7 @@ def _numbers(spec: Any, label: str) -> np.ndarray:
 def _check_sizes(spec: Any, shape: tuple[int, ...], label: str) -> None:
     sizes = spec.type.dims
     if isinstance(spec, SharedVariable):
-        sizes = tuple(dim(n) for n in spec.get_value(borrow=True).shape)
+        sizes = tuple(dim(n) for n in spec.storage.shape)
     if len(sizes) != len(shape) or any(
             prove_equal(a, dim(b)) is False for a, b in zip(sizes, shape, strict=True)):
         raise ValueError(f"{label} must have shape {shape}, but {describe(spec)} has "

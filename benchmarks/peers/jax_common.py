@@ -98,6 +98,7 @@ class Training:
         batch = self.batches[self.done % len(self.batches)]
         self.done += 1
         self.params, self.state, value = self.train(self.params, self.state, *batch)
+        jax.block_until_ready(self.params)
         return float(value)
 
     def results(self) -> dict[str, dict[str, Any]]:

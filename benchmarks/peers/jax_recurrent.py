@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax_common import VERSION, Training, Tree
+from jax_common import VERSION, Training, Tree, open_device
 from problem import Problem
 
 __all__ = ["VERSION", "Workload"]
@@ -58,6 +58,7 @@ class Inference:
 
     def __init__(self, problem: Problem, variant: str) -> None:
         self.stages: dict[str, float] = {}
+        open_device(problem)
         self.params = jax.tree.map(jnp.array, problem.parameters)
         self.X = jnp.asarray(problem.batches[0]["X"])
         unroll = 4 if variant == "unrolled" else 1

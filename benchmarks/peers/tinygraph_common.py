@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import settings
 from problem import Problem
+from worker import on_host
 
 import tinygraph
 from tinygraph_rnn import updates
@@ -61,13 +63,20 @@ class Training:
         self.inputs = list(self.network.inputs.values())
         device = problem.options.get("device", "cpu")
         self.backend = None if device == "cpu" else device
-        self.function = tinygraph.function(self.inputs, self.network.result, updates=changes,
+        on_gpu = device == "cuda"
+        result = self.network.result
+        self.function = tinygraph.function(self.inputs,
+                                           tinygraph.Out(result, borrow=True) if on_gpu else result,
+                                           updates=changes,
                                            name=type(self).__name__, passes=variant or None,
                                            backend=self.backend)
         clock.append(time.perf_counter())
         self.stages = dict(zip(("network", "gradient and updates", "function()"),
                                np.diff(clock).tolist(), strict=True))
-        self.batches = [[batch[name] for name in self.network.inputs] for batch in problem.batches]
+        self.cupy = importlib.import_module("cupy") if on_gpu else None
+        put = self.cupy.asarray if self.cupy else np.asarray
+        self.batches = [[put(batch[name]) for name in self.network.inputs]
+                        for batch in problem.batches]
         self.done = 0
         self._put(self.to_model(problem.parameters))
 
@@ -90,11 +99,15 @@ class Training:
     def step(self) -> Any:
         batch = self.batches[self.done % len(self.batches)]
         self.done += 1
-        return self.function(*batch)
+        result = self.function(*batch)
+        if self.cupy is None:
+            return result
+        self.cupy.cuda.Device().synchronize()
+        return float(result) if result.ndim == 0 else result
 
     def results(self) -> dict[str, Arrays]:
         if self.problem.options["update"] == "none":
-            return {"outputs": {"result": self.function(*self.batches[0])}}
+            return {"outputs": {"result": on_host(self.function(*self.batches[0]))}}
         names, params = zip(*self.network.params.items(), strict=True)
         gradients = tinygraph.function(self.inputs,
                                        tinygraph.grad(self.network.result, list(params)),

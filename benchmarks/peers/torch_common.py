@@ -35,12 +35,18 @@ def limit_threads() -> None:
 def open_device(problem: Problem) -> torch.device:
     """Where the problem is to be worked on: the CPU unless its options say 'cuda', where float32
     is then float32 in cuDNN, too.  Raises Unavailable without such a GPU."""
-    device = torch.device(problem.options.get("device", "cpu"))
+    device = torch.device("cuda" if problem.options.get("device") == "cuda" else "cpu")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise Unavailable("this PyTorch finds no GPU")
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device
+
+
+def wait(result: Tensor) -> None:
+    """Until the GPU has done all that was asked of it, where the result lies on one."""
+    if result.is_cuda:
+        torch.cuda.synchronize()
 
 
 class Training(torch.nn.Module):
@@ -107,6 +113,7 @@ class Training(torch.nn.Module):
         value = self.loss(*batch)
         value.backward()
         self.optimizer.step()
+        wait(value)
         return value.item()
 
     def results(self) -> dict[str, dict[str, Any]]:

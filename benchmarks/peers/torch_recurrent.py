@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from problem import Problem
-from torch_common import VERSION, Tensor, Training, limit_threads
+from torch_common import VERSION, Tensor, Training, limit_threads, open_device, wait
 
 __all__ = ["VERSION", "Workload"]
 
@@ -99,18 +99,22 @@ class Inference:
         limit_threads()
         self.stages: dict[str, float] = {}
         self.compiles = None
+        device = open_device(problem)
         self.rnn = module(problem)
         with torch.no_grad():
             for name, value in to_model(problem, problem.parameters).items():
                 self.rnn.get_parameter(name.removeprefix("rnn.")).copy_(torch.from_numpy(value))
-        self.X = torch.from_numpy(problem.batches[0]["X"])
+        self.rnn.to(device)
+        self.X = torch.from_numpy(problem.batches[0]["X"]).to(device)
 
     def step(self) -> Tensor:
         with torch.inference_mode():
-            return self.rnn(self.X)[0][-1]
+            last = self.rnn(self.X)[0][-1]
+        wait(last)
+        return last
 
     def results(self) -> dict[str, dict[str, Any]]:
-        return {"outputs": {"result": self.step().numpy()}}
+        return {"outputs": {"result": self.step().cpu().numpy()}}
 
 
 def Workload(problem: Problem, variant: str) -> Any:  # noqa: N802

@@ -94,7 +94,15 @@ def value(result: Any) -> float:
     """The result of a step as one number: the mean where it is an array."""
     import numpy as np
 
-    return float(np.mean(np.asarray(result), dtype=np.float64))
+    return float(np.mean(np.asarray(on_host(result)), dtype=np.float64))
+
+
+def on_host(array: Any) -> Any:
+    """An array as NumPy takes it: CuPy's by ``get``, PyTorch's by ``cpu``."""
+    for copy in ("get", "cpu"):
+        if hasattr(array, copy):
+            return getattr(array, copy)()
+    return array
 
 
 def answer(workload: Workload, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -331,6 +331,8 @@ def test_reentrant():
 class Wrong:
     """An executable that is off by ``error`` in the last element of its first output."""
 
+    home = None
+
     def __init__(self, executable, error):
         self.executable, self.error = executable, error
 

@@ -1,5 +1,5 @@
 """A GPU where there is none: fake_cupy, with kernels run by the shim at the addresses that a
-launch names, streams that are captured, and memory that comes back at the same addresses.
+launch names, and streams that are captured.
 
 What a launch passes are words; where one of them is no address of memory that is there, or what
 lies there is shorter than the kernel reads, the test fails.
@@ -9,51 +9,16 @@ from __future__ import annotations
 
 import re
 import types
-import weakref
 from dataclasses import dataclass
 
 import fake_cupy
-import numpy as np
+from fake_cupy import STATE
 
 from tinygraph.backends.cuda import nvrtc
 from tinygraph.backends.cuda.shim import Shim
 
 THREADS = 64  # of a block: the shim runs them one after another, and kernels take any number
 MULTIPROCESSORS = 6
-GRAIN = 512  # bytes, of CuPy's pool
-
-
-class Pool:
-    """Memory as CuPy's pool gives it: of what is free and has the size, always the same comes
-    first, so that equal calls find equal addresses."""
-
-    def __init__(self):
-        self.free, self.used = {}, {}
-        self.rest = np.empty(1 << 28, np.uint8)  # pages that are not touched take no memory
-
-    def take(self, owner, size):
-        size = max(GRAIN, -(-size // GRAIN) * GRAIN)
-        waiting = self.free.setdefault(size, [])
-        waiting.sort(key=lambda raw: raw.ctypes.data)
-        if waiting:
-            raw = waiting.pop(0)
-        else:
-            raw, self.rest = self.rest[:size], self.rest[size:]
-        raw[...] = 0xA5
-        self.used[raw.ctypes.data] = raw
-        weakref.finalize(owner, self.give_back, raw)
-        return raw
-
-    def give_back(self, raw):
-        del self.used[raw.ctypes.data]
-        self.free[raw.size].append(raw)
-
-    def at(self, address, dtype):
-        """All elements from an address to the end of what was taken."""
-        for start, raw in self.used.items():
-            if start <= address < start + raw.size:
-                return raw[address - start:].view(dtype)
-        raise AssertionError(f"no memory has been taken at {address:#x}")
 
 
 @dataclass
@@ -73,11 +38,10 @@ class Gpu:
     """
 
     def __init__(self, log):
-        self.log, self.pool = log, Pool()
+        self.log = log
         self.functions = {}
         self.forget()
         self.graphs = []
-        self.stack = [Stream(self, 4711)]
 
     def forget(self):
         self.singles, self.replayed, self.products = [], 0, 0
@@ -98,9 +62,9 @@ class Gpu:
     def _launch(self, f, grid, block, shared, stream, params, together):
         assert grid[1:] == block[1:] == (1, 1) and grid[0] > 0
         node = self.functions[f].node(grid[0], shared, params, together)
-        stream, = (s for s in self.stack if s.ptr == stream)
-        if stream.nodes is not None:
-            stream.nodes.append(node)
+        assert stream == STATE.stream.ptr
+        if STATE.stream.nodes is not None:
+            STATE.stream.nodes.append(node)
         else:
             self.singles.append(node.name)
             node.run()
@@ -113,7 +77,7 @@ class Module:
     def load(self, cubin):
         source = cubin.decode()
         kernels = [types.SimpleNamespace(name=name, shared_bytes=0) for name in re.findall(
-            r'extern "C" __global__ void (\w+)\(', source)]
+            r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(', source)]
         self.shim = Shim(source, kernels, THREADS)
 
     def get_function(self, name):
@@ -127,37 +91,33 @@ class Function:
         module.gpu.functions[self.ptr] = self
 
     def node(self, blocks, shared, params, together):
-        shim, pool = self.module.shim, self.module.gpu.pool
+        shim, log = self.module.shim, self.module.gpu.log
         entry = shim._entries[self.name]
         words = fake_cupy.words(params, len(entry.buffers) + len(entry.scalars))
 
         def run():
-            buffers = [pool.at(word, dtype) for word, (_, dtype) in zip(
+            log.launches.append((self.name, words))
+            buffers = [STATE.pool.at(word, dtype) for word, (_, dtype) in zip(
                 words, entry.buffers, strict=False)]
             shim.launch(self.name, blocks, None, buffers, words[len(buffers):],
                         shared_bytes=shared, together=together)
         return Node(self.name, run, together)
 
 
-class Stream:
-    def __init__(self, gpu, ptr):
-        self.gpu, self.ptr, self.nodes = gpu, ptr, None
+class Stream(fake_cupy.Stream):
+    """``nodes``: what has been launched since its capture began."""
 
-    def __enter__(self):
-        self.gpu.stack.append(self)
-        return self
-
-    def __exit__(self, *args):
-        assert self.gpu.stack.pop() is self
+    gpu: Gpu
 
     def synchronize(self):
         assert self.nodes is None
 
     def begin_capture(self, mode=None):
-        assert self.ptr != 4711 and self.nodes is None  # the default stream cannot be captured
+        super().begin_capture(mode)
         self.nodes = []
 
     def end_capture(self):
+        super().end_capture()
         nodes, self.nodes = self.nodes, None
         self.gpu.graphs.append(nodes)
         return Graph(self.gpu, nodes)
@@ -173,35 +133,24 @@ class Graph:
             node.run()
 
 
-def install(monkeypatch):
+def install(monkeypatch, **settings):
     """Put the GPU where ``import cupy`` finds it, and back end 'cuda' too."""
-    gpu = Gpu(fake_cupy.install(monkeypatch))
+    gpu = Gpu(fake_cupy.install(monkeypatch, **settings))
     import cupy
-
-    class Array(fake_cupy.ndarray):
-        """Takes its memory from the pool."""
-
-        def __init__(self, shape, dtype=float):
-            super().__init__(shape, dtype)
-            raw = gpu.pool.take(self, self.nbytes)
-            self.host = raw[:self.nbytes].view(self.dtype).reshape(self.shape)
-            self.data = fake_cupy.Pointer(raw.ctypes.data)
 
     def gemm(name):
         plain = getattr(cupy.cuda.cublas, name)
 
         def call(*arguments):
-            if gpu.stack[-1].nodes is not None:
+            if STATE.stream.nodes is not None:
                 raise NotImplementedError("calling cuBLAS API during stream capture")
             gpu.products += 1
             plain(*arguments)
         return call
 
-    monkeypatch.setattr(fake_cupy, "ndarray", Array)
-    monkeypatch.setattr(cupy, "ndarray", Array)
+    monkeypatch.setattr(Stream, "gpu", gpu, raising=False)
     cupy.cuda.function = types.SimpleNamespace(Module=lambda: Module(gpu))
-    cupy.cuda.Stream = lambda non_blocking=False: Stream(gpu, 4711 + len(gpu.stack))
-    cupy.cuda.get_current_stream = lambda: gpu.stack[-1]
+    cupy.cuda.Stream = Stream
     cupy.cuda.runtime.deviceGetAttribute = lambda code, number: {
         16: MULTIPROCESSORS, 97: 227 << 10}[code]
     cupy.cuda.driver.launchKernel = gpu.launch
@@ -209,5 +158,6 @@ def install(monkeypatch):
     for name in ("sgemm", "dgemm"):
         setattr(cupy.cuda.cublas, name, gemm(name))
     monkeypatch.setattr(nvrtc, "driver_version", lambda: 12040)
-    monkeypatch.setattr(nvrtc, "compile_source", lambda source, arch, name: source.encode())
+    monkeypatch.setattr(nvrtc, "opened", lambda: None)  # nothing is kept
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: source.encode())
     return gpu

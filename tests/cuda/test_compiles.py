@@ -1,30 +1,28 @@
-"""NVRTC compiles what is emitted for models, training functions, the examples and gradients of the
-tables of ops, for every architecture (the tables themselves: test_nvrtc.py)."""
+"""NVRTC makes machine code of every kernel of the examples, for every architecture.
+
+The same is done for whatever a test in this folder emits (conftest.py): all ops and their
+gradients, scans, layers, training functions, random programs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import models
 import numpy as np
 import pytest
-import test_lower_ops as ops
-import test_lower_scalars as scalars
-from compiling import needs_nvrtc, targets
-from test_ops import gradients
-from test_scans import layers, tutorial
+from compiling import Emitted, kernels_in, needs_nvrtc
+from test_scans import layers
 
 import tinygraph
 import tinygraph_rnn as lasagne
-from tinygraph import dtypes, function, grad
-from tinygraph.backends.cuda import nvrtc
-from tinygraph.backends.cuda.prelude import prelude
+from tinygraph import function, grad
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+FOLDER = Path(__file__).parents[2] / "examples"
 pytestmark = needs_nvrtc
 
 
@@ -40,7 +38,7 @@ def load(name: str) -> dict[str, Any]:
     """The names of an example."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("tqdm")
-    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    return runpy.run_path(str(FOLDER / f"{name}.py"))
 
 
 def all_layers() -> list[Any]:
@@ -52,21 +50,29 @@ def wide() -> list[Any]:
     return [models.lstm("stacked", mask=True, peepholes=True, clip=1.0, hidden=40).training()]
 
 
-def table(case: Any) -> list[Any]:
-    with tinygraph.config.change(floatX="float64"):
-        return [function(*gradients(case), on_unused_input="ignore")]
+# --- the examples: those that train give their functions, the others run
 
 
-def numbers(dtype: Any) -> list[Any]:
-    inputs, _, outputs, _ = scalars.applications(dtype, np.random.default_rng(0))
-    return [function(inputs, outputs)]
+def custom_cell() -> list[Any]:
+    program = load("custom_cell")
+    return [f for name in program["CELLS"] for f in program["build"](program["CELLS"][name], 5)[:2]]
 
 
-def elman() -> list[Any]:
+def elman_reber() -> list[Any]:
     program = load("elman_reber")
     network = program["Elman"](4, np.random.default_rng(0))
     symbols, updates = network.write(0, 9)
     return [program["training"](network, 0.1), function([], symbols, updates=updates)]
+
+
+def embedded_reber() -> list[Any]:
+    program = load("embedded_reber")
+    return [f for name in program["NETWORKS"] for f in program["build"](
+        program["NETWORKS"][name], argparse.Namespace(hidden=5, rate=0.1))]
+
+
+def nested_scan_sine() -> list[Any]:
+    return load("nested_scan_sine")["build"](5, 0.1, np.random.default_rng(0))
 
 
 def pendulum() -> list[Any]:
@@ -74,40 +80,29 @@ def pendulum() -> list[Any]:
     return load("pendulum")["build"](options, True)[:1]
 
 
-def reber() -> list[Any]:
-    program = load("embedded_reber")
-    return program["build"](program["NETWORKS"]["LSTM"],
-                            argparse.Namespace(hidden=5, rate=0.1))[:1]
+def main(name: str) -> list[Any]:
+    load(name)["main"]()
+    return []
 
 
-def custom() -> list[Any]:
-    program = load("custom_cell")
-    return [program["build"](program["CELLS"][name], 5)[0] for name in ("layer-norm", "minimal")]
-
-
-def nested() -> list[Any]:
-    return load("nested_scan_sine")["build"](5, 0.1, np.random.default_rng(0))[:1]
-
-
-PROGRAMS: dict[str, Callable[[], list[Any]]] = {
-    "the tutorial": lambda: [tutorial("shim")[0]],
-    "all layers": all_layers, "a wide LSTM": wide,
-    "custom_cell": custom, "elman_reber": elman, "embedded_reber": reber,
-    "masked_batches": lambda: load("masked_batches")["build"](5, 0.1)[:1],
-    "nested_scan_sine": nested, "pendulum": pendulum,
-    **{f"gradients of {case.__name__}": lambda case=case: table(case)
-       for case in (ops.sliding, ops.joining, ops.reductions, ops.order)},
-    **{f"functions of {name}": lambda name=name: numbers(getattr(dtypes, name))
-       for name in ("float32", "float64", "int8", "uint8")},
+EXAMPLES: dict[str, Callable[[], Sequence[Any]]] = {
+    "add_task": lambda: load("add_task")["build"](6),
+    "custom_cell": custom_cell, "elman_reber": elman_reber, "embedded_reber": embedded_reber,
+    "masked_batches": lambda: load("masked_batches")["build"](5, 0.1),
+    "nested_scan_sine": nested_scan_sine, "pendulum": pendulum,
+    **{name: lambda name=name: main(name)
+       for name in ("symbolic_basics", "write_a_pass", "write_an_op")},
 }
+PROGRAMS = {"all layers": all_layers, "a wide LSTM": wide, **EXAMPLES}
+
+
+def test_no_example_is_left_out() -> None:
+    assert set(EXAMPLES) == {path.stem for path in FOLDER.glob("*.py")}
 
 
 @pytest.mark.parametrize("name", list(PROGRAMS))
-def test_every_kernel_compiles(name: str) -> None:
-    """To PTX: machine code takes four times as long, and test_nvrtc.py has it made."""
-    for f in PROGRAMS[name]():
-        text = f.source("cuda")
-        assert "__global__" in text
-        for arch in targets():
-            made = nvrtc.compile_source(prelude() + text, arch.replace("sm", "compute"), name)
-            assert text.count("__global__") == made.count(b".entry")
+def test_every_kernel_compiles(name: str, emitted: Emitted) -> None:
+    assert all(kernels_in(f.source("cuda")) for f in PROGRAMS[name]())
+    assert emitted.waiting
+    emitted.compile(name)
+    assert not emitted.waiting

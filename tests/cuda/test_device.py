@@ -185,31 +185,17 @@ def test_copies_there_and_back(gpu, value):
     np.testing.assert_array_equal(back, value)
 
 
+def test_pinned_memory_may_be_changed_at_once(gpu, monkeypatch):
+    value = np.arange(3)
+    monkeypatch.setitem(fake_cupy.SHARED, "pinned", {value.ctypes.data})
+    assert gpu.to_host(gpu.to_device(value)).tolist() == [0, 1, 2]  # the copy was waited for
+
+
 def test_fills_and_copies(gpu):
     x, y = gpu.to_device(np.arange(3.0)), gpu.empty((3,), np.float64)
     gpu.copy(x, y)
     gpu.clear(x)
     assert y.host.tolist() == [0, 1, 2] and x.host.tolist() == [0, 0, 0]
-
-
-def test_arguments_of_every_kind(gpu):
-    class Tensor:
-        def __init__(self, place):
-            self.place = place
-
-        def __dlpack_device__(self):
-            return self.place, 0
-
-    class Interface:
-        __cuda_array_interface__ = {}
-
-    x, there, other = np.arange(3), Tensor(2), Interface()
-    assert gpu.take(x) is x
-    assert gpu.take(there) == ("from_dlpack", there)
-    assert gpu.take(other) == ("asarray", other)
-    ours = gpu.empty((2,), np.float32)
-    assert gpu.take(ours) is ours
-    assert gpu.take([1, 2]).tolist() == [1, 2] and gpu.take(np.float32(2)).dtype == np.float32
 
 
 # --- cuBLAS
@@ -272,27 +258,34 @@ def test_without_cublas(gpu, monkeypatch):
 
 def test_kernels_are_loaded_once_and_launched(gpu, log, monkeypatch):
     compiled = []
-    monkeypatch.setattr(nvrtc, "compile_source",
-                        lambda source, arch, name: compiled.append((source, arch)) or b"cubin")
+    monkeypatch.setattr(nvrtc, "opened", lambda: None)
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: (
+        compiled.append((source, options[-1])) or b"cubin"))
     buffer = Buffer("x", float32, Const(8, float32), "in")
-    kernel = Kernel("k0", "text", (buffer,), ("n", "m"), checks=True)
-    kernels = GpuKernels(gpu, "source", (kernel,))
+    text = 'extern "C" __global__ void k0_nest(BUF(I64) fault, BUF(float) x, I64 n, I64 m) {\n}\n'
+    kernel = Kernel("k0_nest", text, (buffer,), ("n", "m"), checks=True)
+    kernels = GpuKernels(gpu, "prelude\n" + text, (kernel,))
     assert kernels.units >= 132
     memory = gpu.to_device(np.arange(64, dtype=np.uint8))
     arena = kernels.place(memory)
     place = kernels.part(arena, np.dtype(np.float32), 16, 4)
     for size in (3, 4):
         kernels.launch(kernel, 2, [Place(7, np.dtype(np.int64)), place], [size, -1])
-    assert compiled == [("source", "sm_90")]
+    [(source, option)] = compiled
+    name = source.split("(")[0].split()[-1]
+    assert source == "prelude\n" + text.replace("k0_nest", name) and name.startswith("nest_")
+    assert option == "--gpu-architecture=sm_90"
     f, blocks, threads, shared, stream, words = log.launches[-1]
     assert (blocks, threads, stream) == (2, 256, fake_cupy.Stream.ptr)
     assert words(4) == [7, memory.data.ptr + 16, 4, -1]
 
 
 def test_as_many_blocks_wait_as_there_are_multiprocessors(gpu, log, monkeypatch):
-    monkeypatch.setattr(nvrtc, "compile_source", lambda source, arch, name: b"cubin")
-    kernel = Kernel("k0", "text", (), (), checks=True, together=True)
-    kernels = GpuKernels(gpu, "source", (kernel,))
+    monkeypatch.setattr(nvrtc, "opened", lambda: None)
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options, name: b"cubin")
+    text = 'extern "C" __global__ void k0(BUF(I64) fault, BUF(I64) sync) {\n}\n'
+    kernel = Kernel("k0", text, (), (), checks=True, together=True)
+    kernels = GpuKernels(gpu, text, (kernel,))
     assert kernels.together(kernel, kernels.shared_bytes) == 132
     assert log.attributes == [(1234, 8, kernels.shared_bytes)]
     places = [Place(7, np.dtype(np.int64)), Place(71, np.dtype(np.int64))]

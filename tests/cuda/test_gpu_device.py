@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tinygraph
 import tinygraph.tensor as T
-from tinygraph import function, grad, scan
+from tinygraph import Out, function, grad, scan, shared
 from tinygraph.backends.cuda.cublas import Matrix, product
 from tinygraph.backends.cuda.device import Arguments, CudaDevice, require_cuda, unavailable
 from tinygraph.backends.cuda.nvrtc import compile_source
@@ -108,3 +109,87 @@ def test_time_passes(gpu):
     start.record(gpu.stream())
     end.record(gpu.stream())
     assert gpu.seconds(start, end) >= 0
+
+
+# --- arrays of functions
+
+
+@pytest.fixture
+def on_gpu():
+    """CuPy, of which is used what compiles no kernel."""
+    with tinygraph.config.change(device="cuda", floatX="float32"):
+        yield pytest.importorskip("cupy")
+
+
+def test_arrays_stay_on_the_device(on_gpu):
+    cupy, x, w = on_gpu, T.vector("x"), shared(np.ones(3, "float32"), "w")
+    f = function([x], [w.sum(), Out(w * x, borrow=True)], updates=[(w, w + x)])
+    cpu = function([x], w * x, updates=[(w, w - x)], backend="llvm")
+    total, product = f(cupy.asarray(np.arange(3, dtype="float32")))
+    assert isinstance(total, np.ndarray) and total == 3
+    assert isinstance(product, cupy.ndarray) and product.get().tolist() == [0, 1, 2]
+    assert isinstance(w.get_value(borrow=True), cupy.ndarray)
+    assert f(product)[1].get().tolist() == [0, 2, 6] and product.get().tolist() == [0, 1, 2]
+    assert w.get_value().tolist() == [1, 3, 5]
+    for _ in range(4):
+        assert cpu(np.ones(3, "float32")).tolist() == [1, 3, 5]
+        assert f(cupy.asarray(np.ones(3, "float32")))[1].get().tolist() == [0, 2, 4]
+    with pytest.raises(TypeError, match=r"pass x.get\(\)"):
+        cpu(product)
+    w.set_value(cupy.asarray(np.full(2, 7, "float32")))
+    assert f(np.ones(2, "float32"))[0] == 14
+
+
+def test_arrays_with_gaps_or_out_of_line(on_gpu):
+    cupy, x = on_gpu, T.matrix("x")
+    f = function([x], x + 1)
+    rows = np.arange(60, dtype="float32").reshape(6, 10)
+    there = cupy.asarray(rows)
+    for part in (np.s_[:], np.s_[::2, 1:], np.s_[::-1], np.s_[1:3, :], np.s_[:0]):
+        np.testing.assert_array_equal(f(there[part]), rows[part] + 1)
+    np.testing.assert_array_equal(f(there.T), rows.T + 1)
+    np.testing.assert_array_equal(f(cupy.asarray(rows.astype("int16"))), rows + 1)
+
+
+def test_streams_wait(on_gpu):
+    """What one stream has computed is there for the next, as often as they change."""
+    cupy, x = on_gpu, T.matrix("x")
+    w = shared(np.zeros((500, 500), "float32"), "w")
+    f = function([x], [], updates=[(w, w + T.dot(x, x))])
+    eye = cupy.asarray(np.eye(500, dtype="float32"))
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(3)]
+    cupy.cuda.get_current_stream().synchronize()
+    for k in range(60):
+        with streams[k % 3]:
+            f(eye)
+    np.testing.assert_array_equal(w.get_value(), 60 * np.eye(500))
+
+
+def test_tensors_of_torch(on_gpu):
+    torch, x = pytest.importorskip("torch"), T.matrix("x")
+    f = function([x], Out(2 * x, borrow=True))
+    for tensor in (torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(2, 3).cuda(),
+                   torch.arange(6.0).reshape(3, 2).T.cuda()):
+        np.testing.assert_array_equal(f(tensor).get(), 2 * tensor.cpu().numpy())
+    back = torch.from_dlpack(f(torch.ones(2, 2).cuda()))
+    assert back.is_cuda and back.cpu().tolist() == [[2, 2], [2, 2]]
+    for _ in range(50):  # memory that torch gives out again at once
+        assert f(torch.ones(300, 300).cuda()).get().sum() == 2 * 300 * 300
+
+
+def test_parameters_move_between_devices(on_gpu):
+    w, x = shared(np.linspace(0, 1, 7, dtype="float32"), "w"), T.vector("x")
+    function([x], [], updates=[(w, w * x)])(np.full(7, 3, "float32"))
+    v = shared(w.get_value(), "v")
+    cpu = function([x], v * x, backend="llvm")
+    np.testing.assert_array_equal(cpu(np.ones(7, "float32")), w.get_value())
+
+
+def test_random_numbers_have_the_bits_of_the_cpu(on_gpu):
+    def draws(backend):
+        streams = tinygraph.tensor.shared_randomstreams.RandomStreams(5)
+        return function([], streams.uniform((100,)), backend=backend)
+
+    f, g = draws("cuda"), draws("llvm")
+    for _ in range(3):
+        np.testing.assert_array_equal(f(), g())

@@ -17,12 +17,12 @@ from tinygraph.config import Config, Count, Foreign, Setting
 OTHER = {
     "floatX": "float64", "backend": "numpy", "cache_dir": "elsewhere/cache", "cache": "off",
     "nan_guard": "nan", "mode": "FAST_COMPILE", "optimizer": "None", "on_unused_input": "warn",
-    "threads": "3", "device": "cpu", "exception_verbosity": "low",
+    "threads": "3", "device": "cuda1", "exception_verbosity": "low",
     "compute_test_value": "warn", "warn_float64": "ignore", "allow_gc": "False", "cxx": "",
     "profile": "False",
 }
 NAMES = [name for name, value in vars(Config).items() if isinstance(value, (Setting, Count))]
-ONE_VALUE = {"device", "warn_float64", "cxx", "profile"}
+ONE_VALUE = {"warn_float64", "cxx", "profile"}
 
 
 @pytest.fixture(autouse=True)
@@ -108,9 +108,27 @@ def test_unknown_settings_name_those_that_exist():
 
 
 def test_foreign_settings_say_what_to_do():
-    with pytest.raises(ValueError, match="config.device is 'cuda'; it must be 'cpu': compiled"):
-        tinygraph.config.device = "cuda"
+    with pytest.raises(ValueError, match="config.cxx is 'g..'; it must be '': no C.. compiler"):
+        tinygraph.config.cxx = "g++"
     assert all(vars(Config)[n].advice for n in NAMES if isinstance(vars(Config)[n], Foreign))
+
+
+def test_the_device_says_which_back_end_where_nobody_does(monkeypatch):
+    config = tinygraph.config
+    assert (config.device, config.backend, config.gpu) == ("cpu", "llvm", None)
+    for name, device, number in (("cuda", "cuda", None), ("gpu", "cuda", None),
+                                 ("gpu0", "cuda0", 0), ("cuda12", "cuda12", 12)):
+        with config.change(device=name):
+            assert (config.device, config.backend, config.gpu) == (device, "cuda", number)
+            with config.change(backend="numpy"):
+                assert config.backend == "numpy"
+    monkeypatch.setenv("TINYGRAPH_DEVICE", "gpu1")
+    assert (config.device, config.backend, config.gpu) == ("cuda1", "cuda", 1)
+    monkeypatch.setenv("TINYGRAPH_BACKEND", "loops")
+    assert config.backend == "loops"
+    for wrong in ("cpu0", "cuda-1", "opencl", "cuda 1", ""):
+        with pytest.raises(ValueError, match="must be 'cpu', 'cuda', or 'cuda0', 'cuda1', ..."):
+            config.device = wrong
 
 
 def test_an_empty_text_in_a_block_is_a_value():

@@ -11,10 +11,15 @@ import numpy as np
 
 from tinygraph.backends.llvm import jit
 from tinygraph.backends.llvm.callbacks import RAISED, Callbacks
+from tinygraph.errors import UnavailableError
 from tinygraph.loops import interpret
 from tinygraph.loops.language import Program
 
 FAULT = ctypes.c_int64 * 8  # the numbers that a Check reports
+
+
+class NeedsHost(UnavailableError):
+    """A program has something in it that no device can do; the CPU can."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,12 @@ class PlanLike(Protocol):
 
 
 class Runner(Protocol):
-    """Runs a program on the arrays of one call; None, or the Fault that ended it."""
+    """Runs a program on the arrays of one call; None, or the Fault that ended it.
 
-    def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
+    Runners of a device take arrays of its home for ``arrays``, and NumPy's, and write into those
+    of its home for ``results``."""
+
+    def __call__(self, plan: Any, arrays: Sequence[Any], results: Sequence[Any],
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None: ...
 
 

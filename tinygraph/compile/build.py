@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from tinygraph.backends.homes import Home
 from tinygraph.backends.llvm import jit
-from tinygraph.backends.runners import LoopRunner, NativeRunner, Runner
+from tinygraph.backends.runners import LoopRunner, NativeRunner, NeedsHost, Runner
 from tinygraph.compile.build_numpy import build_numpy
 from tinygraph.compile.close import Closed, Conditions, close
 from tinygraph.compile.plan import Plan, Planner
@@ -54,9 +53,10 @@ def collector_paused() -> Iterator[None]:
 
 
 def build(graph: Graph, *, name: str, backend: str, passes: Any,
-          shared_shapes: Mapping[Value, tuple[int, ...]], profile: bool = False) -> Any:
-    """The executable of ``graph`` for one back end (see config.backend); with ``profile``
-    it takes the time of its parts ('numpy' does not).
+          shared_shapes: Mapping[Value, tuple[int, ...]], gpu: int | None = None,
+          profile: bool = False) -> Any:
+    """The executable of ``graph`` for one back end (see config.backend), on the GPU of number
+    ``gpu`` if that matters; with ``profile`` it takes the time of its parts ('numpy' does not).
 
     Raises ValueError for an unknown back end or pass, and the user's error where the shapes of
     shared variables do not fit together.
@@ -68,7 +68,15 @@ def build(graph: Graph, *, name: str, backend: str, passes: Any,
         raise ValueError(f"there is no back end {backend!r}; write 'llvm', 'loops', 'numpy', "
                          "'cuda' or 'shim'")
     with collector_paused():
-        return Executable(graph, name, backend, select(passes, graph), shared_shapes, profile)
+        chosen = select(passes, graph)
+        if backend in KERNELS:
+            try:
+                return Executable(graph, name, backend, chosen, shared_shapes, profile, gpu)
+            except NeedsHost as error:
+                made = Executable(graph, name, "llvm", chosen, shared_shapes, profile)
+                made.remarks.append(f"runs on the CPU, not on {backend!r}: {error}")
+                return made
+        return Executable(graph, name, backend, chosen, shared_shapes, profile)
 
 
 class Compilation:
@@ -156,9 +164,10 @@ class Executable:
     """A compiled graph: one native function for all sizes of its inputs."""
 
     def __init__(self, graph: Graph, name: str, backend: str, passes: Sequence[Pass],
-                 shared_shapes: Mapping[Value, tuple[int, ...]], profile: bool = False
-                 ) -> None:
+                 shared_shapes: Mapping[Value, tuple[int, ...]], profile: bool = False,
+                 gpu: int | None = None) -> None:
         self.name, self.backend = name, backend
+        self.remarks: list[str] = []
         self.kernels: Any = None
         kernels = backend in KERNELS
         self.compilation = Compilation(graph, passes, shared_shapes, profile, kernels)
@@ -171,7 +180,7 @@ class Executable:
             self.runner = LoopRunner(expand_math(self.compilation.program))
         elif kernels:
             lowered, conditions = self.compilation.lowered, self.compilation.closed
-            self.runner = self.kernels = _kernels(self.compilation.program, backend)
+            self.runner = self.kernels = _kernels(self.compilation.program, backend, gpu)
         else:
             kept, program = self._native()
             lowered, conditions = kept.lowered, kept.conditions
@@ -184,10 +193,11 @@ class Executable:
         varying = self.transient if len(shared_shapes) == len(graph.inputs) - self.transient else (
             len(graph.inputs))
         units = self.kernels.units if self.kernels else None
-        self.planner = Planner(graph, conditions, lowered, varying, units)
+        self.home: Home | None = self.kernels.home if self.kernels else None
+        self.planner = Planner(graph, conditions, lowered, varying, units, self.home)
+        self.on_host: list[int] = self.planner.scalar_inputs
 
-    def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
-                 ) -> list[np.ndarray]:
+    def __call__(self, arrays: list[Any], out: list[Any]) -> list[Any]:
         try:
             return self._run(arrays, out)
         except SizeError:
@@ -195,12 +205,12 @@ class Executable:
                 raise
         return self._run(arrays, out)  # a size that only a user's op knows is another one now
 
-    def _run(self, arrays: list[np.ndarray], out: list[np.ndarray | None]) -> list[np.ndarray]:
+    def _run(self, arrays: list[Any], out: list[Any]) -> list[Any]:
         plan: Plan = self.planner(arrays)
         if self.kernels is not None and self.kernels.wide(plan):
             plan = self.planner(arrays, tiles=1)
         late = len(self.planner.late)
-        results = plan.results([*out, *[None] * late] if late else out)
+        results = plan.results([*out, *[None] * late] if late else out, self.home)
         fresh = next((k for k, o in enumerate(out) if o is not None), len(out))
         fault = self.runner(plan, arrays, results, self.constants, fresh)
         if fault is not None:
@@ -241,7 +251,7 @@ class Executable:
         if self.kernels:
             made, launches = len(self.kernels.host.kernels), self.kernels.explained()
         return Report(self.name, loops, outside, made, dict(self.compilation.seconds), passes,
-                      self.cached, lowered.arena, launches=launches)
+                      self.cached, lowered.arena, launches=launches, remarks=list(self.remarks))
 
     def source(self, stage: str = "graph") -> str:
         """The program as text: 'graph' (after all passes), 'loops', 'llvm' or 'asm'."""
@@ -270,11 +280,11 @@ class Executable:
         raise ValueError(f"no pass {pass_name!r} ran; there are {known}")
 
 
-def _kernels(program: Program, backend: str) -> Any:
+def _kernels(program: Program, backend: str, gpu: int | None) -> Any:
     """The runner of CUDA kernels, whose room is only read in where it is asked for."""
     from tinygraph.backends.cuda.runner import kernel_runner
 
-    return kernel_runner(program, backend)
+    return kernel_runner(program, backend, gpu)
 
 
 def _product_dtypes(graph: Graph) -> set[DType]:

@@ -25,6 +25,9 @@ class NumpyExecutable:
     """``executable(arrays, out)``: arrays in the order of the graph's inputs; every result is
     the caller's own: ``out[i]`` where that fits, else a new array."""
 
+    home = None
+    on_host: tuple[int, ...] = ()
+
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph, self.name = graph, name
         self.guards = list(unproved(graph.outputs, graph.inputs))

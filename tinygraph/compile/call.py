@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from tinygraph.backends.homes import Home, on_host
 from tinygraph.compile import saving
 from tinygraph.compile.build import build
 from tinygraph.compile.check import check_call
@@ -38,10 +39,15 @@ class Executable(Protocol):
     array per output, C-contiguous and of the exact dtype, whose memory is the caller's own: no
     two share memory, and none shares with an input.  Never writes an input.  May be called by
     several threads at once.  Raises the user's errors.
+
+    home     where it works: arrays are of that device or NumPy's, results are of that device
+    on_host  the numbers of inputs that it reads on the host: NumPy's arrays cost nothing there
     """
 
-    def __call__(self, arrays: list[np.ndarray], out: list[np.ndarray | None]
-                 ) -> list[np.ndarray]: ...
+    home: Home | None
+    on_host: Sequence[int]
+
+    def __call__(self, arrays: list[Any], out: list[Any]) -> list[Any]: ...
 
     def report(self) -> Report: ...
 
@@ -61,7 +67,8 @@ def function(inputs: Any = (), outputs: Any = None, mode: str | None = None, upd
 
     inputs   a list of variables, ``In`` entries or pairs (variable, default); an intermediate
              variable may be an input
-    outputs  a variable (a call returns one array), a list (a list), a dict (a dict) or None
+    outputs  a variable (a call returns one array), a list (a list), a dict (a dict) or None;
+             ``Out(variable, borrow=True)`` is left on the device of a function that works on one
     mode     'FAST_COMPILE' (the interpreter), 'DebugMode' (check=True) or 'NanGuardMode'
              (nan_guard=True) for the options below where they are not given; config.mode, which
              is 'FAST_RUN', unless given
@@ -99,6 +106,7 @@ def function(inputs: Any = (), outputs: Any = None, mode: str | None = None, upd
     signature = sign(inputs, outputs, updates, givens, on_unused_input or config.on_unused_input,
                      no_default_updates)
     return Function(signature, {"name": name or "function", "float_x": config.floatX,
+                                "gpu": config.gpu,
                                 "allow_input_downcast": allow_input_downcast,
                                 "profile": timed(profile, moded["backend"]), **moded})
 
@@ -126,6 +134,7 @@ class Function:
         self._pack = self._packer()
         self._ready: tuple[Any, Executable]
         self._get([w.storage.shape for w in signature.shareds])
+        self._settle(self._ready[1])
 
     # --- preparation
 
@@ -145,6 +154,17 @@ class Function:
             self._fast.append((len(self._fast), converter.kind, rank))
         self._n_inputs = len(signature.inputs)
         self._by_name = {e.name: k for k, e in enumerate(signature.inputs) if e.name}
+
+    def _settle(self, executable: Executable) -> None:
+        """Work where the first executable does."""
+        self._home = executable.home
+        self._may_enter = self._home is None and not self._watched
+        n, signature = self._n_inputs, self.signature
+        self._on_host = [k - n for k in executable.on_host if k >= n]
+        self._fetched = [] if self._home is None else [
+            k for k in range(signature.n_outputs) if k not in signature.borrowed]
+        for converter in self._converters:
+            converter.home = self._home
         self._defaults = {k: c(e.value) for k, (e, c) in
                           enumerate(zip(signature.inputs, self._converters, strict=True))
                           if not e.required}
@@ -153,7 +173,7 @@ class Function:
         signature = self.signature
         self._storages = [w.storage for w in signature.shareds]
         self._written = [w.storage for w in signature.written]
-        self._no_out: list[np.ndarray | None] = [None] * signature.n_outputs
+        self._no_out: list[Any] = [None] * signature.n_outputs
         self._spaces: list[np.ndarray] = []  # for all executables
         self._slow_calls = 0
         self._entrance: Entrance | None = None
@@ -186,7 +206,7 @@ class Function:
             if not (type(x) is np.ndarray and x.dtype is kind and x.ndim == rank
                     and x.flags.carray):
                 arrays[k] = self._converters[k](x)
-        if self._slow_calls >= _FIRST_CALLS and not self._watched:
+        if self._slow_calls >= _FIRST_CALLS and self._may_enter:
             results = self._natively(arrays)
             if results is not None:
                 return results
@@ -229,30 +249,52 @@ class Function:
         with GATE.closed():
             return GATE.wait(self._written)
 
-    def _slowly(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _slowly(self, arrays: list[Any]) -> list[Any]:
         """The results, with nothing but Python before and after the run."""
         n = self.signature.n_outputs
         if not self._storages and not self._written:
-            return self._execute(arrays, [], self._no_out)
-        turn, new = Turn(self._storages, self._written), list[np.ndarray]()
+            return self._handed(self._execute(arrays, [], self._no_out))
+        turn = Turn(self._storages, self._written, self._home, self._on_host)
+        new = list[Any]()
         try:
             current, spares = turn.begin()
             results = self._execute(arrays, current, self._no_out + spares)
+            handed = self._handed(results[:n])
             new = results[n:]
-            return results[:n]
+            return handed
         finally:
             turn.end(new)
 
-    def _execute(self, arrays: list[np.ndarray], current: list[np.ndarray],
-                 out: list[np.ndarray | None]) -> list[np.ndarray]:
+    def _handed(self, results: list[Any]) -> list[Any]:
+        """The results as the caller gets them."""
+        home = self._home
+        if home is None:
+            return results
+        return [home.get(r) if k in self._fetched else r for k, r in enumerate(results)]
+
+    def _execute(self, arrays: list[Any], current: list[Any], out: list[Any]) -> list[Any]:
         executable = self._executable([a.shape for a in current])
         everything = arrays + current
-        results = executable(everything, out)
-        if self._check:
-            check_call(self.signature, everything, results)
-        if self._guard != "off":
-            guard_call(self._guard, self.name, self.signature, everything, results)
+        if executable.home is self._home:
+            results = executable(everything, out)
+        else:
+            results = self._elsewhere(executable, everything)
+        if self._watched:
+            inputs, found = ([on_host(a, self._home) for a in arrays]
+                             for arrays in (everything, results))
+            if self._check:
+                check_call(self.signature, inputs, found)
+            if self._guard != "off":
+                guard_call(self._guard, self.name, self.signature, inputs, found)
         return results
+
+    def _elsewhere(self, executable: Executable, arrays: list[Any]) -> list[Any]:
+        """The results of an executable that, for other shapes of shared variables than the first
+        had, does not work where the function does."""
+        home, n = self._home, len(self.signature.graph.outputs)
+        results = executable([on_host(a, home) for a in arrays], [None] * n)
+        found = [on_host(r, executable.home) for r in results]
+        return found if home is None else [home.put(a) for a in found]
 
     def _executable(self, shapes: list[tuple[int, ...]]) -> Executable:
         """The executable for these shapes of the shared variables."""
@@ -304,7 +346,7 @@ class Function:
                 options = self.options
                 executable = build(self.signature.graph, name=self.name,
                                    backend=options["backend"], passes=options["passes"],
-                                   shared_shapes=fixed,
+                                   shared_shapes=fixed, gpu=options.get("gpu"),
                                    profile=options.get("profile", False))
                 runner = native_runner(executable)
                 if runner is not None:

@@ -7,9 +7,11 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from tinygraph.backends.homes import Home, on_host
 from tinygraph.compile.close import Conditions
 from tinygraph.config import config
 from tinygraph.dims import THREADS, TILES, Dim, Sym, at_most, is_late, product
@@ -41,10 +43,11 @@ class Plan:
     values: tuple[tuple[int, bytes], ...]
     env: Mapping[Sym, int] | None = None
 
-    def results(self, out: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    def results(self, out: Sequence[Any], home: Home | None = None) -> list[Any]:
         """An array per result: the one offered where it fits, else a new one."""
+        empty = np.empty if home is None else home.empty
         return [
-            o if o is not None and o.shape == shape and o.dtype == kind else np.empty(shape, kind)
+            o if o is not None and o.shape == shape and o.dtype == kind else empty(shape, kind)
             for o, shape, kind in zip(out, self.shapes, self.dtypes, strict=True)]
 
 
@@ -68,9 +71,10 @@ class Planner:
     """
 
     def __init__(self, graph: Graph, conditions: Conditions, lowered: Lowered, varying: int,
-                 units: int | None = None) -> None:
-        """``units``: how many threads (or blocks of a GPU) there are, if config does not say."""
-        self.units = units
+                 units: int | None = None, home: Home | None = None) -> None:
+        """``units``: how many threads (or blocks of a GPU) there are, if config does not say.
+        ``home``: whose arrays the results are."""
+        self.units, self.home = units, home
         self.inputs, self.varying = graph.inputs, varying
         self.guards, self.scalars = conditions.guards, conditions.scalars
         self.late = conditions.late
@@ -89,14 +93,14 @@ class Planner:
             n.outputs[0] for n in graph.nodes() if isinstance(n.op, Callback)
             and any(isinstance(s, OwnSize) for d in op_dims(n.op) for s in d.syms())]
 
-    def __call__(self, arrays: Sequence[np.ndarray], tiles: int | None = None) -> Plan:
+    def __call__(self, arrays: Sequence[Any], tiles: int | None = None) -> Plan:
         """The plan for these inputs.  Raises the error of a guard that does not hold.
 
         tiles  the most into which the batch of a scan is cut, if not as many as there are threads
         """
         key: tuple[object, ...] = tuple([a.shape for a in arrays[:self.varying]])
         # Read once: another thread may be writing into what the caller passed.
-        values = tuple([(k, arrays[k].tobytes()) for k in self.scalar_inputs])
+        values = tuple([(k, on_host(arrays[k], self.home).tobytes()) for k in self.scalar_inputs])
         threads = (self.units or config.threads) if self.threads_matter else 0
         key += (values, threads, tiles)
         plan = self._plans.get(key)
@@ -109,7 +113,7 @@ class Planner:
             self._plans[key] = plan
         return plan
 
-    def _make(self, arrays: Sequence[np.ndarray], values: tuple[tuple[int, bytes], ...],
+    def _make(self, arrays: Sequence[Any], values: tuple[tuple[int, bytes], ...],
               threads: int, tiles: int | None) -> Plan:
         given = dict(zip(self.inputs, arrays, strict=True))
         for k, data in values:
@@ -128,7 +132,8 @@ class Planner:
             (number,) = evaluate([s.value], given, Sizes(sizes.env))
             sizes.env[s] = int(number)
         if self._learnt_from:
-            evaluate(self._learnt_from, given, sizes)
+            evaluate(self._learnt_from, {v: on_host(a, self.home) for v, a in given.items()},
+                     sizes)
         for guard in lasting.guards if self._lasting else self.guards:
             guard.check(sizes.env)
         self._lasting = lasting
@@ -156,17 +161,17 @@ class Planner:
             return (sizes(at_most(product(tuple(dims)))),)
         return tuple(sizes(d) for d in dims)
 
-    def trimmed(self, plan: Plan, results: list[np.ndarray]) -> list[np.ndarray]:
+    def trimmed(self, plan: Plan, results: list[Any]) -> list[Any]:
         """The results in the sizes that the run has found out; the last ones hold these."""
         n = len(results) - len(self.late)
         env = dict(plan.env or {})
-        env.update((s, int(x)) for s, x in zip(self.late, results[n:], strict=True))
+        env.update((s, int(on_host(x, self.home)))
+                   for s, x in zip(self.late, results[n:], strict=True))
         kept = []
         for x, dims in zip(results[:n], self.lowered.outputs, strict=False):
             if any(map(is_late, dims)):
                 shape = tuple(d.evaluate(env) for d in dims)
-                part = x[:math.prod(shape)]
-                x = (part if part.size == x.size else part.copy()).reshape(shape)
+                x = _part(x, shape) if self.home is None else self.home.part(x, shape)
             kept.append(x)
         return kept
 
@@ -185,6 +190,12 @@ class Planner:
         shapes = [tuple(map(fixed, dims)) if all(d.syms() <= known for d in dims) else None
                   for dims in self.lowered.outputs]
         return _Lasting(fixed.env, guards, shapes)
+
+
+def _part(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The first elements of ``x`` in this shape, without the memory of the rest."""
+    part = x[:math.prod(shape)]
+    return (part if part.size == x.size else part.copy()).reshape(shape)
 
 
 def _warn_if_over(budget: Budget, kept: int) -> None:

@@ -75,6 +75,7 @@ class Report:
     arena               the workspace in bytes, over the symbolic sizes;  ``workspace_bytes``
                         gives the number
     launches            for a GPU: what the host launches, line by line
+    remarks             what is otherwise than asked for
     """
 
     name: str
@@ -87,6 +88,7 @@ class Report:
     arena: Dim
     compiles: int = 1
     launches: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def sizes(self) -> list[str]:
@@ -107,6 +109,7 @@ class Report:
         kinds = "kernel" if self.launches else "native function"
         lines = [f"{self.name}: {_number(self.native_functions, kinds)}, compiled "
                  f"{_number(self.compiles, 'time')}{', from the cache' if self.cached else ''}"]
+        lines += [f"  {line}" for line in self.remarks]
         lines += _lines(self.loops, "  ")
         lines.append(f"  outside loops: {self.outside}")
         lines += [f"  launches {line.strip()}" if not k else f"           {line}"

@@ -52,16 +52,19 @@ class In:
 
 
 class Out:
-    """An output of a function.  ``borrow`` is accepted and not needed: a result is always the
-    caller's own array."""
+    """An output of a function.
+
+    borrow  a function that works on a device hands the device's own array out (CuPy's on a GPU)
+            instead of a NumPy array.  Either is the caller's own.
+    """
 
     def __init__(self, variable: Value, borrow: bool = False) -> None:
         if not isinstance(variable, Value):
             raise TypeError(f"Out takes a variable, not {variable!r}")
-        self.variable = variable
+        self.variable, self.borrow = variable, bool(borrow)
 
     def __repr__(self) -> str:
-        return f"Out({self.variable!r})"
+        return f"Out({self.variable!r}{', borrow=True' if self.borrow else ''})"
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Signature:
     graph     inputs: one per entry of ``inputs``, then ``shareds``; outputs: ``n_outputs``
               values for the caller, then one new value per entry of ``written``
     form      how results are handed back: 'one', 'list', or the keys of a dict
+    borrowed  the numbers of the outputs that stay on the device
     """
 
     graph: Graph
@@ -79,13 +83,14 @@ class Signature:
     written: list[SharedVariable]
     n_outputs: int
     form: str | tuple[Any, ...]
+    borrowed: tuple[int, ...] = ()
 
 
 def sign(inputs: Any, outputs: Any, updates: Any, givens: Any, on_unused_input: str,
          no_default_updates: Any) -> Signature:
     """Close the graph of a function.  Raises the errors that ``function`` documents."""
     ins = _inputs(inputs)
-    values, form = _outputs(outputs)
+    values, form, borrowed = _outputs(outputs)
     pairs = _updates(updates)
     given = _pairs(givens, "givens")
     replaced, leaves_ = _replacements(ins, given)
@@ -96,7 +101,7 @@ def sign(inputs: Any, outputs: Any, updates: Any, givens: Any, on_unused_input: 
     _check_closed(survey, leaves_, shareds)
     _report_unused(_unused(survey, ins, leaves_), on_unused_input)
     graph = Graph((*leaves_, *shareds), (*roots, *new.values()))
-    return Signature(graph, ins, shareds, list(new), len(roots), form)
+    return Signature(graph, ins, shareds, list(new), len(roots), form, borrowed)
 
 
 def altered(signature: Signature, swap: Any, delete_updates: bool) -> Signature:
@@ -119,7 +124,7 @@ def altered(signature: Signature, swap: Any, delete_updates: bool) -> Signature:
     written = [] if delete_updates else [pairs.get(w, w) for w in signature.written]
     inputs = signature.graph.inputs[:len(signature.inputs)]
     return Signature(Graph((*inputs, *shareds), outputs), signature.inputs, shareds, written, n,
-                     signature.form)
+                     signature.form, signature.borrowed)
 
 
 class _Kept:
@@ -164,17 +169,22 @@ def _entry(pair: Sequence[Any]) -> Any:
     return In(pair[0], value=pair[1])
 
 
-def _outputs(outputs: Any) -> tuple[list[Any], str | tuple[Any, ...]]:
+def _outputs(outputs: Any) -> tuple[list[Value], str | tuple[Any, ...], tuple[int, ...]]:
+    """The variables, the form of results, and which of them are borrowed."""
+    form: str | tuple[Any, ...] = "list"
     if outputs is None:
-        return [], "list"
-    if isinstance(outputs, Mapping):
-        return [_output(v) for v in outputs.values()], tuple(outputs)
-    if isinstance(outputs, (list, tuple)):
-        return [_output(v) for v in outputs], "list"
-    return [_output(outputs)], "one"
+        given = []
+    elif isinstance(outputs, Mapping):
+        given, form = list(outputs.values()), tuple(outputs)
+    elif isinstance(outputs, (list, tuple)):
+        given = list(outputs)
+    else:
+        given, form = [outputs], "one"
+    borrowed = tuple(k for k, x in enumerate(given) if isinstance(x, Out) and x.borrow)
+    return [_output(x) for x in given], form, borrowed
 
 
-def _output(x: Any) -> Any:
+def _output(x: Any) -> Value:
     x = x.variable if isinstance(x, Out) else x
     if not isinstance(x, Value):
         raise TypeError(f"outputs must be variables, not {x!r}; write T.constant(...) for a "

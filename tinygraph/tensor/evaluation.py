@@ -67,7 +67,7 @@ def eval_variable(x: Value, inputs_to_values: Mapping[Value, Any] | None = None)
     needed = leaves([out])
     for v in needed:
         if v not in given and hasattr(v, "get_value"):
-            given[v] = v.get_value(borrow=True)
+            given[v] = v.get_value()
     extra = [describe(v) for v in given if v not in needed and not _sizes_read(v, out)]
     if extra:
         raise MissingInputError(f"eval of {describe(x)} does not need {'; '.join(extra)}")

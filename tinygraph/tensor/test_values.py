@@ -149,7 +149,7 @@ def _size(s: Sym) -> int | None:
     variable = getattr(s, "variable", None)
     if variable is not None:
         axis = next(k for k, d in enumerate(variable.type.dims) if d.symbol is s)
-        return int(variable.storage.array.shape[axis])
+        return int(variable.storage.shape[axis])
     return getattr(s, "test_size", None)
 
 

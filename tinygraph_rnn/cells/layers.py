@@ -120,7 +120,7 @@ def _set_values(params: Sequence[Any], values: Sequence[Any]) -> None:
     if len(arrays) != len(params):
         raise ValueError(f"{len(arrays)} values are given for {len(params)} parameters")
     for p, a in zip(params, arrays, strict=True):
-        shape = p.get_value(borrow=True).shape
+        shape = p.storage.shape
         if a.shape != shape:
             raise ValueError(f"{describe(p)} has shape {shape}, but its value has {a.shape}")
     for p, a in zip(params, arrays, strict=True):

@@ -95,7 +95,7 @@ def create_optimization_updates(cost: Any, params: Sequence[Any], updates: Any =
 
 def _zeros(p: Any, what: str) -> Any:
     """A shared variable of zeros like ``p``."""
-    value = np.zeros_like(p.get_value(borrow=True))
+    value = np.zeros(p.storage.shape, p.dtype)
     return shared(value, name=f"{p.name or 'param'}.{what}", broadcastable=p.broadcastable)
 
 

@@ -176,7 +176,7 @@ def get_all_params(layer: Layer | Sequence[Layer], unwrap_shared: bool = True, *
 def count_params(layer: Layer | Sequence[Layer], **tags: Any) -> int:
     """The number of scalars in the parameters of a network, or in those that have the tags."""
     return sum(
-        int(np.prod(p.get_value(borrow=True).shape)) for p in get_all_params(layer, **tags))
+        int(np.prod(p.storage.shape)) for p in get_all_params(layer, **tags))
 
 
 def get_all_param_values(layer: Layer | Sequence[Layer], **tags: Any) -> list[np.ndarray]:
@@ -201,7 +201,7 @@ def set_all_param_values(layer: Layer | Sequence[Layer], values: Sequence[Any], 
 
 def _value_for(param: Any, value: Any) -> np.ndarray:
     """``value`` as an array for ``param``, whose shape it must have."""
-    array, shape = np.asarray(value), param.get_value(borrow=True).shape
+    array, shape = np.asarray(value), param.storage.shape
     if array.shape != shape:
         raise ValueError(f"parameter {param.name or ''} has shape {shape}, but its value "
                          f"has {array.shape}")

@@ -280,7 +280,7 @@ def _listed(x: Any) -> list[Any]:
 def _rows(x: Any) -> int | None:
     """The size of the first axis, if that is known now."""
     sizes = {d.symbol: n for v in collect_shared_vars([x])
-             for d, n in zip(v.type.dims, v.get_value(borrow=True).shape, strict=True)
+             for d, n in zip(v.type.dims, v.storage.shape, strict=True)
              if d.symbol is not None}
     first = x.type.dims[0]
     return first.evaluate(sizes) if first.syms() <= sizes.keys() else None

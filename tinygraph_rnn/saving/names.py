@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygraph.compile.convert import as_layout
-from tinygraph.compile.variables import GATE, SharedVariable, Turn
+from tinygraph.compile.variables import GATE, SharedVariable, snapshot
 from tinygraph.graph import Value
 from tinygraph_rnn import cells
 from tinygraph_rnn.layers.base import Layer
@@ -149,12 +149,7 @@ def _unwrapped(value: Any) -> list[SharedVariable]:
 
 def values(variables: Mapping[str, SharedVariable]) -> dict[str, np.ndarray]:
     """Copies of the values, all of one moment: no call of another thread stores in between."""
-    turn = Turn([v.storage for v in variables.values()], [])
-    try:
-        arrays, _ = turn.begin()
-        return {name: a.copy() for name, a in zip(variables, arrays, strict=True)}
-    finally:
-        turn.end([])
+    return dict(zip(variables, snapshot([v.storage for v in variables.values()]), strict=True))
 
 
 def set_values(variables: Sequence[SharedVariable], arrays: Sequence[np.ndarray]) -> None:

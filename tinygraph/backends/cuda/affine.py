@@ -85,6 +85,10 @@ class Poly:
     def __sub__(self, other: Poly) -> Poly:
         return self + -other
 
+    def modulo(self, n: int) -> Poly:
+        """The polynomial with coefficients from 0 on below n, equal modulo n."""
+        return Poly.of({m: c % n for m, c in self.terms})
+
     def constant(self) -> int | None:
         """Its value, if it is a number."""
         if not self.terms:

@@ -7,6 +7,7 @@ compile nothing when they run, so that no CUDA toolkit and no headers are needed
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ import numpy as np
 
 from tinygraph.backends.cuda import nvrtc
 from tinygraph.backends.cuda.cublas import Products
+from tinygraph.backends.cuda.cuda_home import CudaHome
 from tinygraph.errors import UnavailableError
 
 DOCTOR = "python -m tinygraph doctor"
 _OLDEST = 12000  # the least CUDA version of a driver that CuPy takes
 _PLENTY = 48 << 10  # bytes of shared memory that a block has without asking
-_ON_GPU = (2, 13)  # kDLCUDA, kDLCUDAManaged
 
 
 def _version(number: int) -> str:
@@ -72,8 +73,9 @@ def unavailable() -> str | None:
     return ", and ".join(obstacles()) or None
 
 
-def require_cuda() -> CudaDevice:
-    """The GPU that CuPy has chosen (the first, unless the program says otherwise).
+def require_cuda(number: int | None = None) -> CudaDevice:
+    """The GPU of this number; None: the one that CuPy has chosen (the first, unless the program
+    says otherwise).
 
     Raises UnavailableError, which says what is missing and how to get it.
     """
@@ -81,7 +83,22 @@ def require_cuda() -> CudaDevice:
     if why is not None:
         raise UnavailableError(f"backend='cuda' cannot run here: {why}. Write backend='llvm'; "
                                f"'{DOCTOR}' tests every back end")
-    return CudaDevice()
+    count = int(nvrtc.load_cupy().cuda.runtime.getDeviceCount())
+    if number is not None and number >= count:
+        raise UnavailableError(f"there is no GPU {number}: CUDA finds {count}, and counts from 0")
+    return cuda_device(number)
+
+
+def cuda_device(number: int | None = None) -> CudaDevice:
+    """The GPU of this number, or the one that CuPy has chosen, without a look at what is missing:
+    CuPy works.  There is one object for each GPU."""
+    cupy = nvrtc.load_cupy()
+    return _opened(cupy, int(cupy.cuda.Device().id) if number is None else number)
+
+
+@functools.cache
+def _opened(cupy: Any, number: int) -> CudaDevice:
+    return CudaDevice(number)
 
 
 @dataclass(frozen=True)
@@ -170,6 +187,11 @@ class CudaDevice:
         except ImportError:
             return None
 
+    @cached_property
+    def home(self) -> CudaHome:
+        """Its arrays."""
+        return CudaHome(self)
+
     @property
     def name(self) -> str:
         """What the GPU is called."""
@@ -248,7 +270,9 @@ class CudaDevice:
             return self.empty(array.shape, array.dtype)
         # CuPy compiles a kernel to fill an array without axes; one of one axis it copies.
         flat = np.asarray(array, order="C").reshape(-1)
-        return self.cupy.array(flat, copy=True).reshape(array.shape)
+        # Pinned memory is read where it is, and the copy may be going on when CuPy returns.
+        pinned = self.cupy.cuda.pinned_memory.is_memory_pinned(flat.ctypes.data)
+        return self.cupy.array(flat, copy=True, blocking=bool(pinned)).reshape(array.shape)
 
     def to_host(self, array: Any, out: np.ndarray | None = None) -> np.ndarray:
         """A copy of a contiguous device array, into ``out`` if given; waits for the current
@@ -275,23 +299,6 @@ class CudaDevice:
         self.runtime.memcpyAsync(address, array.ctypes.data, array.nbytes,
                                  self.runtime.memcpyHostToDevice, stream.ptr)
         stream.synchronize()
-
-    def take(self, value: Any) -> Any:
-        """An argument of a call as a CuPy array, if it is on a GPU, or a NumPy array.
-
-        Nothing is copied from one to the other.  Taken are CuPy and NumPy arrays, and whatever
-        speaks DLPack or ``__cuda_array_interface__``; the rest as NumPy takes it.
-        """
-        if isinstance(value, self.cupy.ndarray):
-            return value
-        if isinstance(value, np.ndarray):
-            return value
-        if hasattr(value, "__dlpack_device__"):
-            place = int(value.__dlpack_device__()[0])
-            return (self.cupy if place in _ON_GPU else np).from_dlpack(value)
-        if hasattr(value, "__cuda_array_interface__"):
-            return self.cupy.asarray(value)
-        return np.asarray(value)
 
     # --- order and time
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygraph.backends.cuda import nvrtc
 from tinygraph.backends.cuda.cublas import Matrix, product
 from tinygraph.backends.cuda.device import ArgumentRows, Arguments, CudaDevice, Entry
 from tinygraph.backends.cuda.host import Operand
 from tinygraph.backends.cuda.kernel import THREADS, Kernel
+from tinygraph.backends.cuda.modules import compile_kernels
 from tinygraph.backends.cuda.replay import Addresses, Launched, Prepared, Work
 from tinygraph.config import config
 from tinygraph.errors import InternalError
@@ -58,10 +58,14 @@ class GpuKernels:
         return self._loaded[kernel.name]
 
     def _load(self) -> None:
-        cubin = nvrtc.compile_source(self.source, self.device.arch, self.name)
-        module = self.device.load(cubin)
+        texts = [k.text for k in self._kernels]
+        head = self.source.partition(texts[0])[0] if texts else ""
+        where: dict[str, tuple[Any, str]] = {}
+        for made in compile_kernels(head, texts, self.device.arch, self.name):
+            module = self.device.load(made.code)
+            where.update({kernel: (module, entry) for kernel, entry in made.entries.items()})
         for k in self._kernels:
-            entry = self.device.entry(module, k.name, THREADS,
+            entry = self.device.entry(*where[k.name], THREADS,
                                       self.shared_bytes if k.held or k.together
                                       else k.shared_bytes)
             self._loaded[k.name] = entry, Arguments(_count(k))

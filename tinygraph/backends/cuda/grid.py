@@ -199,7 +199,7 @@ class GridWriter(TeamWriter):
                 self._part(part)
                 self.close()
                 self.team = GRID
-            elif self.memory.part_units(part):
+            elif self.memory.shared_by_units(part):
                 self._owned(part)
             else:
                 self._part(part)
@@ -242,7 +242,7 @@ class GridWriter(TeamWriter):
         """A product, whose columns are dealt to the blocks."""
         stmt = self.memory.by_columns(given)
         self.open()
-        if self.memory.product_units(stmt):
+        if self.memory.product_owner(stmt):
             first, own, count = self.first, self.own, str(self.units)
         else:
             first, own = self.names.fresh("first"), self.names.fresh("own")
@@ -293,7 +293,7 @@ class GridWriter(TeamWriter):
                 t = self.memory.by_columns(s)
                 names = {n for e in (t.b.offset, t.b.rows, t.b.cols, t.k, t.n)
                          for n in names_in(e)}
-                if (self.memory.product_units(t) and id(t.b.buffer) not in written
+                if (self.memory.product_owner(t) and id(t.b.buffer) not in written
                         and not bound & names):
                     found.append((s, t))
         return found

@@ -126,16 +126,33 @@ def compile_source(source: str, arch: str, name: str) -> bytes:
     Raises InternalError with the first errors of the log and the lines they are about, where the
     text is wrong; UnavailableError where NVRTC is missing.
     """
-    store = Store(config.cache_path) if config.cache == "on" else None
-    major, minor = version()
-    options = (*OPTIONS, f"{_ARCH}{arch}")
-    key = "\n".join(["cuda", f"NVRTC {major}.{minor}", *options, source])
+    store, key = opened(), "\n".join(["cuda", *settings(arch), source])
     cubin = None if store is None else store.get(key)
     if cubin is None:
-        cubin = _compile(source, options, name)
+        cubin = compile_anew(source, arch, name)
         if store is not None:
             store.put(key, cubin)
     return cubin
+
+
+def opened() -> Store | None:
+    """The cache on disk, if it is on."""
+    return Store(config.cache_path) if config.cache == "on" else None
+
+
+def settings(arch: str) -> tuple[str, ...]:
+    """What machine code depends on beside its source: NVRTC's version and its options.
+
+    Raises UnavailableError where NVRTC is missing.
+    """
+    major, minor = version()
+    return (f"NVRTC {major}.{minor}", *OPTIONS, f"{_ARCH}{arch}")
+
+
+def compile_anew(source: str, arch: str, name: str) -> bytes:
+    """As ``compile_source``, without the cache.  NVRTC works outside the GIL, so threads that
+    call this compile at one time."""
+    return _compile(source, (*OPTIONS, f"{_ARCH}{arch}"), name)
 
 
 def _compile(source: str, options: Sequence[str], name: str) -> bytes:

@@ -1,20 +1,20 @@
 """Whose an element is, where the blocks of a grid share hidden units between them.
 
-Unit u of ``units`` belongs to one block, and with it every element of memory whose index is u
-modulo ``units``: of a row of gates (i, f, g, o), u, u + units, u + 2 units and u + 3 units.  Two
-statements that touch only elements that belong to the block which runs them need no other block.
+Unit u of ``units`` belongs to one block, and with it every element of memory whose index, counted
+from where rows begin, is u modulo ``units``: of a row of gates (i, f, g, o), u, u + units,
+u + 2 units and u + 3 units.  Two statements that touch only elements that belong to the block which
+runs them need no other block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tinygraph.backends.cuda.affine import Rows, polynomial, rows_of
+from tinygraph.backends.cuda.affine import Monomial, Poly, Rows, polynomial, rows_of
 from tinygraph.backends.cuda.nest import Part, loads
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
-    Binary,
     Buffer,
     Const,
     DimOf,
@@ -25,11 +25,22 @@ from tinygraph.loops.language import (
     Matrix,
     Stmt,
     Store,
-    Unary,
-    Var,
     expressions,
     walk,
 )
+
+
+@dataclass(frozen=True)
+class Owner:
+    """An element belongs to the block of unit (index - base) modulo units."""
+
+    units: int
+    base: Poly
+
+    def before(self, loop: str) -> Owner:
+        """The same of an earlier round of a loop, as the present round names it."""
+        base = self.base.put(loop, Poly.atom(loop) - Poly.number(1))
+        return Owner(self.units, base.modulo(self.units))
 
 
 @dataclass(frozen=True)
@@ -37,13 +48,13 @@ class Access:
     """Elements that a statement reads, or ``writes`` (and maybe reads).
 
     place  which memory it is: other places are other memory
-    units  every element belongs, modulo so many units, to the block that touches it; 0: not so
+    owner  the block that touches an element, if that is always the one to which it belongs
     rows   the row of memory in which they all lie, if that is known
     """
 
     place: object
     writes: bool
-    units: int = 0
+    owner: Owner | None = None
     rows: Rows | None = None
 
     def meets(self, other: Access) -> bool:
@@ -53,41 +64,36 @@ class Access:
 
     def beside(self, other: Access) -> bool:
         """Where both touch one element, is it one block that does?"""
-        return self.units != 0 and self.units == other.units
+        return self.owner is not None and self.owner == other.owner
 
     def before(self, loop: str) -> Access:
         """An access of an earlier round of a loop, as the present round sees it."""
-        return replace(self, rows=None if self.rows is None else self.rows.before(loop))
+        return replace(self, owner=None if self.owner is None else self.owner.before(loop),
+                       rows=None if self.rows is None else self.rows.before(loop))
 
 
-def residue(e: Expr, unit: str, units: int, lets: Mapping[str, Expr]) -> tuple[int, int] | None:
-    """(a, b) where ``e`` is a * unit + b modulo ``units`` for all values of other variables; None
-    where that is not so, or not seen.
+def base_of(index: Poly, unit: str | None, units: int, uniform: Callable[[str], bool]
+            ) -> Poly | None:
+    """b where ``index`` is b + unit modulo ``units`` (b, where ``unit`` is None) and b is the same
+    for all threads; None where that is not so, or not seen.
 
-    unit  the name of a variable;  lets  what the names of other variables stand for
+    unit     the name of a variable
+    uniform  has a variable one value for all threads?
     """
-    if isinstance(e, Const):
-        return 0, int(e.value) % units
-    if isinstance(e, (Var, DimOf)):
-        if e.name == unit:
-            return 1 % units, 0
-        return residue(lets[e.name], unit, units, lets) if e.name in lets else None
-    if isinstance(e, Unary) and e.op == "neg":
-        found = residue(e.x, unit, units, lets)
-        return None if found is None else (-found[0] % units, -found[1] % units)
-    if not isinstance(e, Binary) or e.op not in ("add", "sub", "mul"):
-        return None
-    x, y = (residue(side, unit, units, lets) for side in (e.x, e.y))
-    if e.op == "mul" and (0, 0) in (x, y):
-        return 0, 0
-    if x is None or y is None:
-        return None
-    if e.op == "mul":
-        if x[0] and y[0]:
+    rest: dict[Monomial, int] = {}
+    found = unit is None
+    for m, c in index.terms:
+        if c % units == 0:
+            continue
+        if m == (unit,):
+            if c % units != 1:
+                return None
+            found = True
+        elif all(map(uniform, Poly.of({m: 1}).names())):
+            rest[m] = c % units
+        else:
             return None
-        return (x[0] * y[1] + x[1] * y[0]) % units, x[1] * y[1] % units
-    sign = 1 if e.op == "add" else -1
-    return (x[0] + sign * y[0]) % units, (x[1] + sign * y[1]) % units
+    return Poly.of(rest) if found or units == 1 else None
 
 
 def turned(stmt: Gemm) -> Gemm:
@@ -114,6 +120,9 @@ class Memory:
         self.extents = {s.var.name: polynomial(s.extent, self.lets) for s in inner
                         if isinstance(s, For)}
         self.steps = frozenset(s.var.name for s in steps)
+        # A let that stands for no expression of others is read from memory.
+        self.varying = {*self.extents, "?", *(s.var.name for s in inner if isinstance(s, Let)
+                                              and s.var.name not in self.lets)}
         self.units = _likely_units(steps)
 
     # --- whose
@@ -121,42 +130,47 @@ class Memory:
     def by_columns(self, stmt: Gemm) -> Gemm:
         """A product with the axis that blocks share as its columns."""
         other = turned(stmt)
-        if self.product_units(stmt) or not (
-                self.product_units(other) or isinstance(stmt.n, Const) and stmt.n.value == 1):
+        if self.product_owner(stmt) or not (
+                self.product_owner(other) or isinstance(stmt.n, Const) and stmt.n.value == 1):
             return stmt
         return other
 
-    def product_units(self, stmt: Gemm) -> int:
-        """The units, if column j of the result of a product belongs to unit j modulo units, and
-        all units have equally many; else 0."""
+    def product_owner(self, stmt: Gemm) -> Owner | None:
+        """Whose the elements of a product's result are, if column j belongs to unit j modulo
+        units, and all units have equally many columns."""
         c = stmt.c
+        if not self.units or not self._multiple(stmt.n):
+            return None
         one = isinstance(stmt.m, Const) and int(stmt.m.value) == 1
-        fits = self.units and self._multiple(stmt.n) and self._multiple(c.offset) and (
-            one or self._multiple(c.rows)) and isinstance(c.cols, Const) and c.cols.value == 1
-        return self.units if fits else 0
+        beside = isinstance(c.cols, Const) and c.cols.value == 1
+        base = self._base(c.offset, None) if beside and (one or self._multiple(c.rows)) else None
+        return None if base is None else Owner(self.units, base)
 
-    def part_units(self, part: Part) -> int:
-        """The units, if blocks may share the innermost loop of a part unit by unit, and some store
-        goes to the block's own elements; else 0."""
+    def shared_by_units(self, part: Part) -> bool:
+        """May blocks share the innermost loop of a part unit by unit, so that some store goes to
+        the block's own elements?"""
         if not self.units or part.lanes is not None or part.summed is not None or (
                 not part.over or part.over[-1] is not part.chain[-1]):
-            return 0
+            return False
         loop = part.over[-1]
-        own = self._multiple(loop.extent) and any(
-            self._owned(s.index, loop.var.name) for s in _stores(part))
-        return self.units if own else 0
+        return self._multiple(loop.extent) and any(
+            self._base(s.index, loop.var.name) is not None for s in _stores(part))
 
     def _multiple(self, e: Expr) -> bool:
-        return residue(e, "", self.units, self.lets) == (0, 0)
+        return all(c % self.units == 0 for _, c in polynomial(e, self.lets).terms)
 
-    def _owned(self, index: Expr, unit: str) -> bool:
-        return residue(index, unit, self.units, self.lets) == (1 % self.units, 0)
+    def _base(self, index: Expr, unit: str | None) -> Poly | None:
+        return base_of(polynomial(index, self.lets), unit, self.units, self._uniform)
+
+    def _uniform(self, name: str) -> bool:
+        """Has a variable one value for all threads?  Sizes have, and loops that all go through."""
+        return name in self.steps or name not in self.varying
 
     # --- where
 
     def part(self, part: Part) -> Iterator[Access]:
         """What a part of a nest touches."""
-        unit = part.over[-1].var.name if self.part_units(part) else None
+        unit = part.over[-1].var.name if self.shared_by_units(part) else None
         for lines in (*part.before, part.tail):
             for stmt in lines:
                 for s in walk(stmt):
@@ -166,9 +180,9 @@ class Memory:
 
     def product(self, stmt: Gemm) -> Iterator[Access]:
         """What a product touches, whose columns blocks share."""
-        yield self._matrix(stmt.a, stmt.m, stmt.k, False, 0)
-        yield self._matrix(stmt.b, stmt.k, stmt.n, False, 0)
-        yield self._matrix(stmt.c, stmt.m, stmt.n, True, self.product_units(stmt))
+        yield self._matrix(stmt.a, stmt.m, stmt.k, False, None)
+        yield self._matrix(stmt.b, stmt.k, stmt.n, False, None)
+        yield self._matrix(stmt.c, stmt.m, stmt.n, True, self.product_owner(stmt))
 
     def reads(self, stmt: Stmt, unit: str | None = None) -> Iterator[Access]:
         """What a statement loads from memory; ``unit``: the variable that goes over units."""
@@ -184,20 +198,21 @@ class Memory:
             if isinstance(s, Store) and s.buffer.role != "register":
                 yield self._access(s.buffer, s.index, True, None)
             elif isinstance(s, Gemm):
-                yield from (replace(a, units=0) for a in self.product(s))
+                yield from (replace(a, owner=None) for a in self.product(s))
 
     def _access(self, buffer: Buffer, index: Expr, writes: bool, unit: str | None) -> Access:
-        units = self.units if unit is not None and self._owned(index, unit) else 0
+        base = None if unit is None else self._base(index, unit)
+        owner = None if base is None else Owner(self.units, base)
         rows = rows_of(polynomial(index, self.lets), self.steps, self.extents)
-        return Access(self._place(buffer), writes, units, rows)
+        return Access(self._place(buffer), writes, owner, rows)
 
-    def _matrix(self, x: Matrix, m: Expr, n: Expr, writes: bool, units: int) -> Access:
+    def _matrix(self, x: Matrix, m: Expr, n: Expr, writes: bool, owner: Owner | None) -> Access:
         i, j = DimOf("row of a matrix"), DimOf("column of a matrix")
         index = E.add(x.offset, E.add(E.mul(i, x.rows), E.mul(j, x.cols)))
         extents = {**self.extents, i.name: polynomial(m, self.lets),
                    j.name: polynomial(n, self.lets)}
         rows = rows_of(polynomial(index, self.lets), self.steps, extents)
-        return Access(self._place(x.buffer), writes, units, rows)
+        return Access(self._place(x.buffer), writes, owner, rows)
 
     def _place(self, buffer: Buffer) -> object:
         """Which memory a buffer is.  Temps that begin at one offset share it."""

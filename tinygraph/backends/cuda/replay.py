@@ -128,7 +128,10 @@ class Recorder:
 
 
 class Script:
-    """What the calls of the same sizes do."""
+    """What the calls of the same sizes do.
+
+    loose  does it launch anything that is too little for a graph, with the addresses of now?
+    """
 
     def __init__(self, device: Repeats, recorder: Recorder, addresses: Addresses) -> None:
         self.device = device
@@ -141,6 +144,7 @@ class Script:
                 at += step
             else:
                 self.steps.append(step)
+        self.loose = any(isinstance(s, int) and s < FEWEST for s in recorder.steps)
 
     def captured(self, addresses: Addresses) -> list[Sequence[Work] | Other]:
         """Its steps for these addresses alone, with graphs."""
@@ -231,6 +235,8 @@ class Replays:
         if steps is None:
             found.script.play(addresses, memory)
         else:
+            if found.script.loose:
+                found.script.prepared.move(addresses)
             _play(steps, memory)
 
     def _captured(self, script: Script, addresses: Addresses

@@ -15,6 +15,7 @@ from tinygraph.backends.cuda.kernel import THREADS, Kernel
 from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.schedule import explained, schedule
 from tinygraph.backends.cuda.shim import Shim
+from tinygraph.backends.cuda.shim_array import SHIM, ShimArray
 from tinygraph.backends.runners import Fault
 from tinygraph.loops.language import Program
 
@@ -75,20 +76,22 @@ class ShimDevice:
 
 
 class KernelRunner:
-    """Runs a program's kernels; a call takes and gives NumPy arrays.
+    """Runs a program's kernels on arrays of a home; NumPy's are put there first.
 
     host   the host's program;  text  its kernels;  units  how many blocks run at a time, about
+    home   where its arrays lie
     """
 
     units: int
     runner: HostRunner
+    home: Any
 
     def __init__(self, program: Program, room: int) -> None:
         self.program, self.host = program, schedule(program, room)
         self.text = "\n".join(k.text for k in self.host.kernels)
         self.source = prelude(THREADS) + self.text
 
-    def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
+    def __call__(self, plan: Any, arrays: Sequence[Any], results: Sequence[Any],
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         raise NotImplementedError(f"{type(self).__name__}.__call__")
 
@@ -104,63 +107,78 @@ class KernelRunner:
 class ShimRunner(KernelRunner):
     """Runs kernels in the shim."""
 
+    home = SHIM
+
     def __init__(self, program: Program) -> None:
         super().__init__(program, ShimDevice.shared_bytes)
         self.device = ShimDevice(self.source, self.host.kernels)
         self.units = self.device.units
         self.runner = HostRunner(program, self.host, self.device)
 
-    def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
+    def __call__(self, plan: Any, arrays: Sequence[Any], results: Sequence[ShimArray],
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
-        flat = [a.reshape(-1) for a in (*arrays, *results, *constants)]
+        inputs = [_frozen(SHIM.put(a) if isinstance(a, np.ndarray) else a) for a in arrays]
+        flat = [*inputs, *(a.memory.reshape(-1) for a in results),
+                *(a.reshape(-1) for a in constants)]
         arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
         record = np.zeros(8 * RECORD_NUMBERS, np.uint8)
         self.runner.run([int(n) for n in plan.sizes], flat, arena, record)
         return _fault(record.view(np.int64))
 
 
+def _frozen(array: ShimArray) -> np.ndarray:
+    """The elements of an array, flat, for reading only."""
+    flat = array.memory.reshape(-1)[:]
+    flat.flags.writeable = False
+    return flat
+
+
 class GpuRunner(KernelRunner):
-    """Runs kernels on a GPU.  Arguments are copied there and results back, in each call."""
+    """Runs kernels on a GPU."""
 
     def __init__(self, program: Program, device: CudaDevice) -> None:
         super().__init__(program, weight_room(device))
-        self.device = device
+        self.device, self.home = device, device.home
         self.kernels = GpuKernels(device, self.source, self.host.kernels, program.name)
         self.units = self.kernels.units
         self.runner = HostRunner(program, self.host, self.kernels)
-        self._constants: dict[int, Any] = {}
+        self._constants: list[Any] | None = None
         self._lock = threading.Lock()
 
-    def __call__(self, plan: Any, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray],
+    def __call__(self, plan: Any, arrays: Sequence[Any], results: Sequence[Any],
                  constants: Sequence[np.ndarray], fresh: int = 0) -> Fault | None:
         device = self.device
-        with self._lock:
-            device.use()
-            for k, array in enumerate(constants):
-                if k not in self._constants:
-                    self._constants[k] = device.to_device(array)
-            inputs = [device.to_device(a) for a in arrays]
-            outputs = [device.empty(a.shape, a.dtype) for a in results]
-            arena = device.empty((plan.arena_bytes + 64,), np.dtype(np.uint8))
-            fault = device.empty((RECORD_NUMBERS,), np.dtype(np.int64))
-            device.clear(fault)
-            given = [*inputs, *outputs, *(self._constants[k] for k in range(len(constants)))]
-            self.runner.run([int(n) for n in plan.sizes], [self.kernels.place(a) for a in given],
-                            self.kernels.place(arena), self.kernels.place(fault))
-            found = _fault(device.to_host(fault)) if self.program.sites else None
-            if found is None:
-                for array, out in zip(outputs, results, strict=True):
-                    device.to_host(array, out)
-        return found
+        with self._lock, self.home.ordered():
+            if self._constants is None:
+                self._constants = [device.to_device(a) for a in constants]
+            # A list lets go first what it got last.  CuPy's pool gives out first what it was
+            # given back last, so that the next call has everything at the same addresses.
+            own = [device.to_device(a) if isinstance(a, np.ndarray) else a for a in arrays]
+            own.append(device.empty((plan.arena_bytes + 64,), np.dtype(np.uint8)))
+            own.append(device.empty((RECORD_NUMBERS,), np.dtype(np.int64)))
+            device.clear(own[-1])
+            self._run(plan, own, results, self._constants)
+            self.home.release()
+            return _fault(device.to_host(own[-1])) if self.program.sites else None
+
+    def _run(self, plan: Any, own: Sequence[Any], results: Sequence[Any],
+             constants: Sequence[Any]) -> None:
+        """``own``: the inputs, the workspace, the record."""
+        *arrays, arena, record = map(self.kernels.place, own)
+        given = [*arrays, *map(self.kernels.place, (*results, *constants))]
+        self.runner.run([int(n) for n in plan.sizes], given, arena, record)
 
 
 def _fault(record: np.ndarray) -> Fault | None:
-    return None if record[0] == 0 else Fault(int(record[0]) - 1,
-                                             tuple(map(int, record[1:FAULT_NUMBERS])))
+    """What kernels have written down: a site and its numbers, or nothing."""
+    if record[0] == 0:
+        return None
+    return Fault(int(record[0]) - 1, tuple(map(int, record[1:FAULT_NUMBERS])))
 
 
-def kernel_runner(program: Program, backend: str) -> KernelRunner:
-    """The runner for 'cuda' or 'shim'.  Raises UnavailableError where there is no GPU."""
+def kernel_runner(program: Program, backend: str, gpu: int | None = None) -> KernelRunner:
+    """The runner for 'cuda' or 'shim'.  Raises UnavailableError where there is no GPU (of that
+    number), NeedsHost where the program has something in it that kernels cannot do."""
     if backend == "shim":
         return ShimRunner(program)
-    return GpuRunner(program, require_cuda())
+    return GpuRunner(program, require_cuda(gpu))

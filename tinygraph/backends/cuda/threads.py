@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tinygraph.backends.cuda.kernel import Writer
 from tinygraph.backends.cuda.names import c_type
 from tinygraph.backends.cuda.scalar import accumulated
-from tinygraph.errors import InternalError, UnavailableError
+from tinygraph.backends.runners import NeedsHost
+from tinygraph.errors import InternalError
 from tinygraph.loops.language import (
     Alloc,
     Block,
@@ -126,12 +127,12 @@ class Threads(Writer):
         self.line(f"tg_fault(fault, {stmt.site}, {len(numbers)}, {given});")
 
 
-def no_python(call: Call) -> UnavailableError:
+def no_python(call: Call) -> NeedsHost:
     """What is wrong with a Python function where the host cannot run it."""
-    return UnavailableError(
+    return NeedsHost(
         f"{call.name} is a Python function, and kernels cannot call it: it stands in a loop with a "
         "condition, or takes an array of a size that only the run finds out, so that only the "
-        "device knows when its turn comes. Write backend='llvm'")
+        "device knows when its turn comes")
 
 
 def count_of(buffer: Buffer) -> int:
