@@ -17,26 +17,34 @@ def sizes(block: int) -> str:
     return (f"#define TG_SIDE {SIDE}\n#define TG_SLICES 16\n#define TG_LOADS 2\n"
             f"#define TG_ROOM {max(2304, 9 * block)}\n")
 
-BUILTIN = """\
-// 16 bytes at a time; the shim has the general forms below.
-TG_DEVICE bool tg_aligned(float* p) { return ((U64)p & 15) == 0; }
-TG_DEVICE bool tg_aligned(double* p) { return ((U64)p & 15) == 0; }
-TG_DEVICE void tg_load4(float* p, float* x) {
-    const float4 v = *(const float4*)p;
-    x[0] = v.x; x[1] = v.y; x[2] = v.z; x[3] = v.w;
-}
-TG_DEVICE void tg_load4(double* p, double* x) {
-    const double2 v = ((const double2*)p)[0], w = ((const double2*)p)[1];
-    x[0] = v.x; x[1] = v.y; x[2] = w.x; x[3] = w.y;
-}
-TG_DEVICE void tg_store4(float* p, const float* x) {
-    *(float4*)p = make_float4(x[0], x[1], x[2], x[3]);
-}
-TG_DEVICE void tg_store4(double* p, const double* x) {
-    ((double2*)p)[0] = make_double2(x[0], x[1]);
-    ((double2*)p)[1] = make_double2(x[2], x[3]);
-}
-"""
+_PIECES = {"float": "float4", "int": "int4", "short": "short4", "signed char": "char4",
+           "unsigned char": "uchar4", "bool": "uchar4", "double": "double2", "I64": "longlong2"}
+
+
+def _pieces() -> str:
+    """Four elements of every type, in pieces of up to 16 bytes."""
+    lines = []
+    for kind, piece in _PIECES.items():
+        take = [("v", "0", "xyzw")] if piece[-1] == "4" else [("v", "0", "xy"), ("w", "1", "xy")]
+        load = " ".join(f"const {piece} {v} = ((const {piece}*)p)[{k}];" for v, k, _ in take)
+        parts = [f"{v}.{c}" for v, _, names in take for c in names]
+        each = 4 // len(take)
+        store = " ".join(
+            f"(({piece}*)p)[{k}] = make_{piece}("
+            f"{', '.join(f'x[{j}]' for j in range(int(k) * each, int(k) * each + each))});"
+            for _, k, _ in take)
+        lines += [
+            f"TG_DEVICE bool tg_aligned({kind}* p) {{ return (U64)p % sizeof({piece}) == 0; }}",
+            f"TG_DEVICE void tg_load4({kind}* p, {kind}* x) {{",
+            f"    {load}",
+            f"    {' '.join(f'x[{j}] = {part};' for j, part in enumerate(parts))}",
+            "}",
+            f"TG_DEVICE void tg_store4({kind}* p, const {kind}* x) {{ {store} }}"]
+    return "\n".join(lines) + "\n"
+
+
+BUILTIN = ("// Four elements in one piece, or two; the shim has the general forms below.\n"
+           + _pieces())
 
 PRODUCTS = r"""
 template<class P> TG_DEVICE bool tg_aligned(P p) { return true; }
@@ -47,6 +55,24 @@ template<class P, class T> TG_DEVICE void tg_store4(P p, const T* x) {
     for (int j = 0; j < 4; ++j) p[j] = x[j];
 }
 TG_DEVICE int tg_least(int x, I64 y) { return y < x ? (int)y : x; }
+
+// The first `left` of four elements, in one piece where all four are there and lie so.
+template<class P, class T> TG_DEVICE void tg_load4(P p, int left, T* x) {
+    if (left == 4 && tg_aligned(p)) {
+        tg_load4(p, x);
+    } else {
+        #pragma unroll
+        for (int j = 0; j < 4; ++j) x[j] = j < left ? (T)p[j] : (T)0;
+    }
+}
+template<class P, class T> TG_DEVICE void tg_store4(P p, int left, const T* x) {
+    if (left == 4 && tg_aligned(p)) {
+        tg_store4(p, x);
+    } else {
+        #pragma unroll
+        for (int j = 0; j < 4; ++j) if (j < left) p[j] = x[j];
+    }
+}
 
 // What lies between two k in shared memory: rows, and so many more that banks do not conflict.
 TG_DEVICE int tg_pitch(int rows) { return rows % 8 ? rows : rows + 4; }

@@ -29,6 +29,7 @@ from tinygraph.backends.cuda.nest import (
 from tinygraph.backends.cuda.ownership import Arena
 from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter
 from tinygraph.backends.cuda.threads import no_python
+from tinygraph.backends.cuda.vectors import groups
 from tinygraph.backends.cuda.waiting import holds_time, over_time
 from tinygraph.dtypes import bool_, int64
 from tinygraph.loops import build as E
@@ -239,6 +240,7 @@ class _Scheduler:
     def blocks(self, loop: For) -> Launch:
         """A kernel whose blocks take the iterations of a parallel loop."""
         writer = self.writer(_kind(loop))
+        writer.many = _kind(loop) != "scan"
         end = writer.names.fresh("end")
         writer.line(f"const I64 {end} = {writer.index(loop.extent)};")
         writer.hold(_weights(loop))
@@ -264,7 +266,7 @@ class _Scheduler:
                 return None
             writer = self.writer("nest", GRID)
             writer.nest_part(part)
-            out.append(self.add(writer.finish(elements=count)))
+            out.append(self.add(writer.finish(elements=groups(part) or count)))
         return out
 
     def product(self, stmt: Gemm) -> Launch:

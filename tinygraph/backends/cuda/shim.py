@@ -190,6 +190,9 @@ def _touching(kind: str, who: str, buffer: str, r: dict[str, int], together: boo
         return f"{who} reads {place} of shared memory, which this block has not written"
     if kind == "read-only":
         return f"{who} writes {place}, but {buffer} may only be read"
+    if kind == "misaligned":
+        return (f"{who} {'writes' if r['line'] else 'reads'} four elements from {place} on in one "
+                "piece, which does not begin at a multiple of its size")
     if kind != "race":
         verb = "writes" if kind.endswith("write") else "reads"
         return f"{who} {verb} {place}, but {buffer} has {r['size']} elements"

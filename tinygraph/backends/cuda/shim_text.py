@@ -13,7 +13,7 @@ REPORT = ("kind", "buffer", "name", "index", "size", "block", "thread", "other_b
           "other_thread", "line", "other_line")
 VIEW = ("start", "shadow", "data", "size", "shift", "writable")
 KINDS = ("", "out-of-bounds read", "out-of-bounds write", "race", "uninitialised", "read-only",
-         "barrier", "warp", "stack", "grid")
+         "barrier", "warp", "stack", "grid", "misaligned")
 
 _ONE = """acos acosh asin asinh atan atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor
     lgamma log log10 log1p log2 rint round sin sinh sqrt tan tanh tgamma trunc""".split()
@@ -65,7 +65,7 @@ enum { SHIM_SAVED = 20, SHIM_ENTRY = 11, SHIM_FRAME = 20 };
 _STATE = r"""
 enum { SHIM_READY, SHIM_ENDED, SHIM_AT_BARRIER, SHIM_AT_WARP, SHIM_AT_GRID };
 enum { SHIM_FINE, SHIM_BAD_READ, SHIM_BAD_WRITE, SHIM_RACE, SHIM_UNSET, SHIM_CONST, SHIM_BARRIER,
-       SHIM_WARP, SHIM_STACK, SHIM_GRID };
+       SHIM_WARP, SHIM_STACK, SHIM_GRID, SHIM_MISALIGNED };
 // What is wrong with a grid barrier (report.other_line).
 enum { SHIM_NOT_ALL, SHIM_NOT_TOGETHER, SHIM_NOT_ZERO, SHIM_ANOTHER, SHIM_TOUCHED };
 enum { SHIM_TG_GRID = 0xffff };  // "thread" that writes what tg_grid counts with
@@ -241,6 +241,23 @@ template<class T> struct shim_Buffer {
         return (U64*)data;
     }
 };
+
+// Four elements in pieces: these must lie as CUDA wants it.
+template<class T> inline bool tg_aligned(shim_Buffer<T> p) {
+    return (U64)p.data % (sizeof(T) < 4 ? 4 * sizeof(T) : 16) == 0;
+}
+template<class T> inline void shim_piece(const shim_Buffer<T>& p, int writes) {
+    if (!tg_aligned(p))
+        shim_fail(SHIM_MISALIGNED, p.view, 0, -p.low, p.high - p.low, 0, writes);
+}
+template<class T> inline void tg_load4(shim_Buffer<T> p, T* x) {
+    shim_piece(p, 0);
+    for (int j = 0; j < 4; ++j) x[j] = p.get(j);
+}
+template<class T> inline void tg_store4(shim_Buffer<T> p, const T* x) {
+    shim_piece(p, 1);
+    for (int j = 0; j < 4; ++j) p.set(j, x[j]);
+}
 
 // What an atomic function has changed.  These do not race with one another.  Neither do they with
 // other accesses, but where blocks run together: who has read the old value may go another way than

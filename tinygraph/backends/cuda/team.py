@@ -21,7 +21,8 @@ from tinygraph.backends.cuda.nest import (
     take_apart,
 )
 from tinygraph.backends.cuda.scalar import accumulated, identity
-from tinygraph.backends.cuda.threads import Threads, count_of
+from tinygraph.backends.cuda.threads import count_of
+from tinygraph.backends.cuda.vectors import Vectors, fours
 from tinygraph.dtypes import float32
 from tinygraph.errors import InternalError
 from tinygraph.loops import build as E
@@ -73,12 +74,13 @@ class Held:
 LANE = "(I64)(threadIdx.x % 32)"
 
 
-class TeamWriter(Threads):
+class TeamWriter(Vectors):
     """Code of the threads of a block, or of all blocks, together."""
 
     def __init__(self, name: str, team: Team = BLOCK) -> None:
         super().__init__(name)
         self.team = team
+        self.many = team is GRID  # have flat parts many elements, which threads take in fours?
         self.touched = False  # memory, since the last barrier
         self.kept: dict[tuple[str, ...], Held] = {}  # matrices in shared memory
 
@@ -360,6 +362,10 @@ class TeamWriter(Threads):
 
     def _flat(self, part: Part) -> None:
         """Threads share the iterations of the loops that the part is over."""
+        found = fours(part) if self.many and not self.sums else None
+        if found is not None:
+            self.by_fours(part, found, self.team.thread, self.team.threads)
+            return
         closes = self._shared_loop(part.over, self.team.thread, self.team.threads)
         closes += self._chain(part)
         self.alone(part.tail)
