@@ -84,7 +84,7 @@ def test_results_do_not_hang_on_the_number_of_blocks(monkeypatch: pytest.MonkeyP
     for blocks, room in product((1, 2, 3, 7), (0, 1 << 15)):
         monkeypatch.setattr(ShimDevice, "units", blocks)
         monkeypatch.setattr(ShimDevice, "shared_bytes", room)
-        monkeypatch.setattr(schedule, "_above", lambda x, y: E.const(True, tinygraph.dtypes.bool_))
+        monkeypatch.setattr(schedule, "above", lambda x, y: E.const(True, tinygraph.dtypes.bool_))
         f = function(model.inputs, [cost, *grad(cost, model.params)], backend="shim")
         found.append(f(*batch))
         assert "_grid(" in f.source("cuda")
@@ -298,7 +298,7 @@ def test_gates_at_constant_places_have_rows() -> None:
 def test_blocks_share_units_of_any_number(hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Temps of a tile lie in multiples of 64 elements, of which the units need not be divisors."""
     monkeypatch.setattr(ShimDevice, "shared_bytes", 1 << 15)
-    monkeypatch.setattr(schedule, "_above", lambda x, y: E.const(True, tinygraph.dtypes.bool_))
+    monkeypatch.setattr(schedule, "above", lambda x, y: E.const(True, tinygraph.dtypes.bool_))
     model = models.lstm(hidden=hidden)
     cost = model.cost()
     text = function(model.inputs, [cost, *grad(cost, model.params)], backend="shim").source("cuda")

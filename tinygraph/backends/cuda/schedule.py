@@ -15,7 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tinygraph.backends.cuda.affine import polynomial
+from tinygraph.backends.cuda.costs import (
+    above,
+    at_least,
+    both,
+    bytes_of,
+    countable,
+    either,
+    never,
+    steady_weights,
+    work_of,
+)
 from tinygraph.backends.cuda.grid import GridWriter, shareable
 from tinygraph.backends.cuda.kernel import Kernel
 from tinygraph.backends.cuda.nest import (
@@ -24,13 +34,12 @@ from tinygraph.backends.cuda.nest import (
     loads,
     names_in,
     take_apart,
-    written_by,
 )
 from tinygraph.backends.cuda.ownership import Arena
 from tinygraph.backends.cuda.team import BLOCK, GRID, Team, TeamWriter
 from tinygraph.backends.cuda.threads import no_python
 from tinygraph.backends.cuda.vectors import groups
-from tinygraph.backends.cuda.waiting import holds_time, over_time
+from tinygraph.backends.cuda.waiting import holds_time
 from tinygraph.dtypes import bool_, int64
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
@@ -39,24 +48,17 @@ from tinygraph.loops.language import (
     Block,
     Buffer,
     Call,
-    Cast,
     Const,
-    DimOf,
     Expr,
     For,
     Gemm,
     Let,
     Note,
     Program,
-    Select,
     Stmt,
-    Store,
-    Unary,
     Var,
     buffers,
-    children,
     expressions,
-    operands,
     walk,
 )
 
@@ -67,7 +69,6 @@ ALONE_WORK = 1 << 20  # ... launches are, where blocks cannot wait for one anoth
 LAUNCH_WORK = 1 << 29  # ... launches are faster than all blocks in one kernel
 LARGE_PRODUCT = 1 << 24  # multiply-adds from which on cuBLAS is faster than a kernel (an estimate)
 SIDE = 64  # of a tile of a product
-COUNTING = frozenset("add sub mul floordiv mod min max neg abs lt le gt ge eq ne and or".split())
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,9 @@ class _Scheduler:
         """Is there a scan with more weights than a block has room for?"""
         for stmt in body.body:
             if isinstance(stmt, For) and stmt.mode == "parallel" and holds_time(stmt):
-                weights = _bytes(_weights(stmt))
+                weights = bytes_of(steady_weights(stmt))
                 if shareable(stmt) and names_in(weights) <= known:
-                    self.wide = _either(self.wide, _above(weights, self.room))
+                    self.wide = either(self.wide, above(weights, self.room))
 
     def writer(self, what: str, team: Team = BLOCK) -> TeamWriter:
         """Begins the next kernel."""
@@ -209,7 +210,7 @@ class _Scheduler:
 
     def on_host(self, stmt: Stmt, known: frozenset[str]) -> bool:
         """Can the host work out the expressions of ``stmt`` itself?"""
-        return all(names_in(e) <= known and _counts(e) for e in expressions(stmt))
+        return all(names_in(e) <= known and countable(e) for e in expressions(stmt))
 
     def launched(self, stmt: Stmt, known: frozenset[str]) -> list[Step] | None:
         """``stmt`` as launches of its own, if that is worth it and the host knows its numbers."""
@@ -243,7 +244,7 @@ class _Scheduler:
         writer.many = _kind(loop) != "scan"
         end = writer.names.fresh("end")
         writer.line(f"const I64 {end} = {writer.index(loop.extent)};")
-        writer.hold(_weights(loop))
+        writer.hold(steady_weights(loop))
         i = writer.bind(loop.var)
         writer.open(f"for (I64 {i} = blockIdx.x; {i} < {end}; {i} += gridDim.x)")
         writer.block(loop.body.body)
@@ -282,17 +283,17 @@ class _Scheduler:
         all blocks run together, where weights are many and the batch is one tile."""
         if self.by_launches:
             return [self.launches(loop, known)]
-        weights = _bytes(_weights(loop))
-        if _never(self.wide) or not shareable(loop) or not names_in(weights) <= known:
+        weights = bytes_of(steady_weights(loop))
+        if never(self.wide) or not shareable(loop) or not names_in(weights) <= known:
             return [self.blocks(loop)]
-        work = _work(loop.body, known, {loop.var.name: E.index(0)})
+        work = work_of(loop.body, known, {loop.var.name: E.index(0)})
         single = Binary("le", loop.extent, E.index(1))
-        large = _either(_above(weights, self.room), _at_least(work, STEP_WORK))
+        large = either(above(weights, self.room), at_least(work, STEP_WORK))
         return self.either(
-            _both(single, _at_least(work, LAUNCH_WORK)), "where a step is very much work",
+            both(single, at_least(work, LAUNCH_WORK)), "where a step is very much work",
             lambda: [self.launches(loop, known)],
             lambda: self.either(
-                _both(single, large), "where weights are many and the batch is not cut",
+                both(single, large), "where weights are many and the batch is not cut",
                 lambda: [self.grid(loop)], lambda: [self.blocks(loop)]))
 
     def over_time(self, loop: For, known: frozenset[str]) -> list[Step] | None:
@@ -300,19 +301,19 @@ class _Scheduler:
         launches step by step."""
         if self.by_launches or _calls(loop):
             return [self.launches(loop, known)]
-        work = _work(loop.body, known | {loop.var.name}, {})
+        work = work_of(loop.body, known | {loop.var.name}, {})
         if shareable(loop):
             return self.either(
-                _at_least(work, LAUNCH_WORK), "where a step is very much work",
+                at_least(work, LAUNCH_WORK), "where a step is very much work",
                 lambda: [self.launches(loop, known)],
-                lambda: self.either(_at_least(work, STEP_WORK), "where a step is much work",
+                lambda: self.either(at_least(work, STEP_WORK), "where a step is much work",
                                     lambda: [self.grid(loop)], lambda: [self.one_block([loop])]))
         before = len(self.kernels)
         many = self.launches(loop, known)
         if all(k.blocks is None and k.elements is None for k in self.kernels[before:]):
             del self.kernels[before:]
             return None
-        return self.either(_at_least(work, ALONE_WORK), "where a step is much work",
+        return self.either(at_least(work, ALONE_WORK), "where a step is much work",
                            lambda: [many], lambda: [self.one_block([loop])])
 
     def launches(self, loop: For, known: frozenset[str]) -> HostFor:
@@ -339,112 +340,15 @@ class _Scheduler:
         return [Either(cond, why, tuple(then()), tuple(other()))]
 
 
-def _never(cond: Expr) -> bool:
-    return isinstance(cond, Const) and not cond.value
-
-
-def _at_least(x: Expr, y: int) -> Expr:
-    if isinstance(x, Const):
-        return E.const(int(x.value) >= y, bool_)
-    return Binary("ge", x, E.index(y))
-
-
-def _above(x: Expr, y: Const) -> Expr:
-    return _at_least(x, int(y.value) + 1)
-
-
-def _both(x: Expr, y: Expr) -> Expr:
-    if isinstance(x, Const):
-        return y if x.value else x
-    if isinstance(y, Const):
-        return x if y.value else y
-    return Binary("and", x, y)
-
-
-def _either(x: Expr, y: Expr) -> Expr:
-    if isinstance(x, Const):
-        return x if x.value else y
-    if isinstance(y, Const):
-        return y if y.value else x
-    return Binary("or", x, y)
-
-
-def _weights(loop: For) -> list[Gemm]:
-    """The products in the loop over time of a parallel loop whose right sides stay the same."""
-    bound = {s.var.name for s in walk(loop) if isinstance(s, (For, Let))}
-    written = {id(b) for s in walk(loop) for b in written_by(s)}
-    found = []
-    for steps in loop.body.body:
-        if not isinstance(steps, For) or steps.mode != "serial":
-            continue
-        for stmt in walk(steps):
-            if isinstance(stmt, Gemm) and id(stmt.b.buffer) not in written and not bound & {
-                    name for e in (stmt.b.offset, stmt.b.rows, stmt.b.cols, stmt.k, stmt.n)
-                    for name in names_in(e)}:
-                found.append(stmt)
-    return found
-
-
-def _bytes(products: Sequence[Gemm]) -> Expr:
-    """The bytes of the right sides of products, each counted once."""
-    total: Expr = E.index(0)
-    seen: set[object] = set()
-    for stmt in products:
-        key = id(stmt.b.buffer), polynomial(stmt.b.offset, {})
-        if key not in seen:
-            seen.add(key)
-            size = E.mul(stmt.k, stmt.n)
-            total = E.add(total, E.mul(size, E.index(stmt.b.buffer.dtype.np.itemsize)))
-    return total
-
-
 def _kind(loop: For) -> str:
     """What a parallel loop is, for the name of its kernel."""
     scan = any(isinstance(s, Note) and s.text.startswith("scan ") for s in walk(loop))
     return "scan" if scan else "blocks"
 
 
-def _work(body: Block, known: frozenset[str], names: dict[str, Expr]) -> Expr:
-    """Roughly the multiply-adds of a block (of one step of the loops over time in it), counted
-    where the host knows the sizes.  ``names``: what other variables stand for."""
-    names = {**names, **{s.var.name: s.value for s in walk(body) if isinstance(s, Let)}}
-    total: Expr = E.index(0)
-
-    def known_size(e: Expr) -> Expr | None:
-        e = E.replaced(e, names)
-        return e if names_in(e) <= known and _counts(e) else None
-
-    def add(stmt: Stmt, times: Expr) -> None:
-        nonlocal total
-        if isinstance(stmt, Gemm):
-            m, n, k = (known_size(e) for e in (stmt.m, stmt.n, stmt.k))
-            if m is not None and n is not None and k is not None:
-                total = E.add(total, E.mul(times, E.mul(m, E.mul(n, k))))
-        elif isinstance(stmt, For):
-            extent = E.index(1) if over_time(stmt) else known_size(stmt.extent)
-            if extent is not None:
-                times = E.mul(times, extent)
-                if not any(isinstance(s, (For, Gemm)) for s in walk(stmt.body)):
-                    total = E.add(total, E.mul(times, E.index(sum(
-                        isinstance(s, (Let, Store)) for s in walk(stmt.body)))))
-        for child in children(stmt):
-            add(child, times)
-
-    for stmt in body.body:
-        add(stmt, E.index(1))
-    return total
-
-
 def _calls(stmt: Stmt) -> bool:
     """Is there a Python function to call under ``stmt``?"""
     return any(isinstance(s, Call) for s in walk(stmt))
-
-
-def _counts(e: Expr) -> bool:
-    """Is ``e`` made of what sizes are made of?  Bits (of a random stream, say) are the device's."""
-    whole = e.dtype is int64 or e.dtype is bool_
-    return (whole and isinstance(e, (Const, Var, DimOf, Unary, Binary, Select, Cast))
-            and getattr(e, "op", "add") in COUNTING and all(_counts(x) for x in operands(e)))
 
 
 def _free(stmt: Stmt) -> set[str]:
