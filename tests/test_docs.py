@@ -107,10 +107,11 @@ def gpu() -> tuple[dict, list[str]]:
     return names, printed
 
 
-def test_the_kernel_is_what_is_shown(gpu):
-    shown = next(content for language, content in blocks("docs/gpu.md") if language == "cuda")
-    source = gpu[1][0]
-    assert source == gpu[0]["f"].source("cuda") + "\n" and source.count("__global__") == 4
+@pytest.mark.parametrize("number, name, kernels", [(0, "f", 4), (1, "g", 6)])
+def test_the_kernel_is_what_is_shown(gpu, number, name, kernels):
+    shown = [content for language, content in blocks("docs/gpu.md") if language == "cuda"][number]
+    source = gpu[1][number]
+    assert source == gpu[0][name].source("cuda") + "\n" and source.count("__global__") == kernels
     emitted = iter([line.strip() for line in source.splitlines()])
     for line in shown.splitlines():
         line = re.sub(r"  // \d+$", "", line).strip()

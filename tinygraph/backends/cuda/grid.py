@@ -9,7 +9,7 @@ only touch what belongs to the block itself (ownership.py), it waits for nobody.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tinygraph.backends.cuda.names import c_type
 from tinygraph.backends.cuda.nest import (
@@ -62,18 +62,23 @@ BLOCKS = "blocks"  # how many run, as expressions of the host name it
 
 
 def shareable(stmt: Stmt) -> bool:
-    """Can the blocks of a grid run ``stmt`` together?  Not where a branch hangs on memory, where
-    a thread may find a failure, or where a number that one block finds is kept in its registers."""
-    if isinstance(stmt, (Note, Let, Alloc, Gemm, Store)):
+    """Can the blocks of a grid run ``stmt`` together?  Not where a branch or a loop that all go
+    through hangs on memory, where a thread may find a failure, or where a number that one block
+    finds is kept in its registers."""
+    if isinstance(stmt, Gemm):
+        return not any(True for e in expressions(stmt) for _ in loads(e))
+    if isinstance(stmt, (Note, Let, Alloc, Store)):
         return True
     if isinstance(stmt, Block):
         opened = {id(s.buffer) for s in stmt.body if isinstance(s, Alloc)}
         return (not opened & shared_registers(stmt.body) and _sums_stored(stmt.body)
                 and all(map(shareable, stmt.body)))
-    if not isinstance(stmt, For) or any(isinstance(s, Check) for s in walk(stmt)):
+    if not isinstance(stmt, For) or any(isinstance(s, Check) for s in walk(stmt)) or any(
+            True for _ in loads(stmt.extent)):
         return False
     if stmt.mode in SHARED:
-        return take_apart(stmt) is not None and not left_to_one(stmt)
+        return (take_apart(stmt) is not None and not left_to_one(stmt)
+                and not any(True for f in chain_of(stmt).chain for _ in loads(f.extent)))
     if stmt.mode == "parallel" and not holds_time(stmt):
         return True
     return not has_teamwork(stmt) or shareable(stmt.body)
@@ -82,10 +87,22 @@ def shareable(stmt: Stmt) -> bool:
 def _sums_stored(stmts: Sequence[Stmt]) -> bool:
     """Is what nests sum up in registers around them read by stores to memory alone?  One thread
     makes these, of the block that has the sum."""
-    sums = {id(s.buffer) for stmt in stmts if isinstance(stmt, For) and stmt.mode in SHARED
+    pieces = list(_pieces(stmts))
+    sums = {id(s.buffer) for stmt in pieces if isinstance(stmt, For) and stmt.mode in SHARED
             for s in outside_sums(stmt)}
-    return not any(id(x.buffer) in sums for stmt in stmts if kind(stmt) != "alone"
+    return not any(id(x.buffer) in sums for stmt in pieces if kind(stmt) != "alone"
                    for s in walk(stmt) for e in expressions(s) for x in loads(e))
+
+
+def _pieces(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
+    """Statements, in the loops that all blocks go through too."""
+    for stmt in stmts:
+        if isinstance(stmt, Block):
+            yield from _pieces(stmt.body)
+        elif isinstance(stmt, For) and kind(stmt) == "step":
+            yield from _pieces(stmt.body.body)
+        else:
+            yield stmt
 
 
 class GridWriter(TeamWriter):

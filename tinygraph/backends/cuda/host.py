@@ -46,7 +46,8 @@ from tinygraph.loops.language import (
 
 MOST_BLOCKS = 1 << 16
 FAULT_NUMBERS = 8  # of a failure
-RECORD_NUMBERS = 16  # of a call: a failure's, and what blocks need that wait for one another
+SYNC_NUMBERS = 24  # with which blocks count that wait for one another
+RECORD_NUMBERS = FAULT_NUMBERS + SYNC_NUMBERS  # of a call
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
           "eq": "==", "ne": "!="}
@@ -174,7 +175,7 @@ class HostRunner:
         part = self.device.part
         memory = Memory(arrays, arena, dict(zip(self.program.sizes, sizes, strict=True)),
                         part(record, int64.np, 0, FAULT_NUMBERS),
-                        part(record, int64.np, 8 * FAULT_NUMBERS, 2))
+                        part(record, int64.np, 8 * FAULT_NUMBERS, SYNC_NUMBERS))
 
         def call(sink: Sink) -> None:
             self._steps(self.host.steps, dict(memory.sizes), memory, sink)

@@ -26,7 +26,7 @@ class Kernel:
     any number of blocks will do.  If neither is there, one block does everything.
     ``shared_bytes``: of shared memory, on top of what the text declares.
     ``together``: all blocks run at one time and wait for one another (``tg_grid``); its parameter
-    ``sync``, two int64 numbers that are 0 before the call, stands behind the failure record.
+    ``sync``, int64 numbers that are 0 before the call, stands behind the failure record.
     """
 
     name: str

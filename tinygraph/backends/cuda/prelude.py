@@ -234,19 +234,19 @@ TG_DEVICE bool tg_first(BUF(I64) fault, I64 code) {
 
 GRID = r"""
 // All threads of all blocks, which must run at one time, wait for one another.
-// sync[0]: how many blocks have come;  sync[1]: how often all have.
+// sync[0]: how many blocks have come;  sync[16], which those read that wait: how often all have.
 TG_DEVICE void tg_grid(BUF(I64) sync) {
     __syncthreads();
     if (threadIdx.x == 0) {
         volatile I64* count = (volatile I64*)sync;
-        const I64 turn = count[1];
+        const I64 turn = count[16];
         __threadfence();
         if (atomicAdd((U64*)sync, (U64)1) == gridDim.x - 1) {
             count[0] = 0;
             __threadfence();
-            count[1] = turn + 1;
+            count[16] = turn + 1;
         } else {
-            while (count[1] == turn) { }
+            while (count[16] == turn) { }
         }
         __threadfence();
     }
