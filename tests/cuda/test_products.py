@@ -17,26 +17,6 @@ from tinygraph.backends.cuda.shim import Shim, ShimError
 
 Array = np.ndarray[Any, Any]
 
-# What the shim does for reads of 16 bytes, and that their addresses are multiples of 16.
-ALIGNED = r"""
-template<class T> I64 place(shim_Buffer<T> p) { return (I64)p.data; }
-template<class T> I64 place(shim_Shared<T> p) { return -p.low * (I64)sizeof(T); }
-template<class T> bool tg_aligned(shim_Buffer<T> p) { return place(p) % 16 == 0; }
-template<class T> bool tg_aligned(shim_Shared<T> p) { return place(p) % 16 == 0; }
-template<class P, class T> void four_read(P p, T* x) {
-    if (place(p) % 16) x[0] = p[1LL << 40];  // out of bounds
-    for (int j = 0; j < 4; ++j) x[j] = p[j];
-}
-template<class P, class T> void four_written(P p, const T* x) {
-    if (place(p) % 16) p[1LL << 40] = x[0];
-    for (int j = 0; j < 4; ++j) p[j] = x[j];
-}
-template<class T> void tg_load4(shim_Buffer<T> p, T* x) { four_read(p, x); }
-template<class T> void tg_load4(shim_Shared<T> p, T* x) { four_read(p, x); }
-template<class T> void tg_store4(shim_Buffer<T> p, const T* x) { four_written(p, x); }
-template<class T> void tg_store4(shim_Shared<T> p, const T* x) { four_written(p, x); }
-"""
-
 KERNELS = r"""
 extern "C" __global__ void product_T(BUF(T) a, BUF(T) b, BUF(T) c, I64 a0, I64 ar, I64 ac,
         I64 b0, I64 br, I64 bc, I64 c0, I64 cr, I64 cc, I64 m, I64 n, I64 k, I64 accumulate) {
@@ -86,7 +66,7 @@ LAYOUTS = ("rows", "columns", "gaps", "apart", "rows of four", "columns of four"
 @pytest.fixture(scope="module")
 def run(shim: Callable[..., Shim]) -> Shim:
     names = [f"{kernel}_{t}" for kernel in ("product", "units") for t in DTYPES]
-    return shim(ALIGNED + TEXT, *names, shared_bytes=200 << 10)
+    return shim(TEXT, *names, shared_bytes=200 << 10)
 
 
 class Laid:

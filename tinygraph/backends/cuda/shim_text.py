@@ -242,23 +242,6 @@ template<class T> struct shim_Buffer {
     }
 };
 
-// Four elements in pieces: these must lie as CUDA wants it.
-template<class T> inline bool tg_aligned(shim_Buffer<T> p) {
-    return (U64)p.data % (sizeof(T) < 4 ? 4 * sizeof(T) : 16) == 0;
-}
-template<class T> inline void shim_piece(const shim_Buffer<T>& p, int writes) {
-    if (!tg_aligned(p))
-        shim_fail(SHIM_MISALIGNED, p.view, 0, -p.low, p.high - p.low, 0, writes);
-}
-template<class T> inline void tg_load4(shim_Buffer<T> p, T* x) {
-    shim_piece(p, 0);
-    for (int j = 0; j < 4; ++j) x[j] = p.get(j);
-}
-template<class T> inline void tg_store4(shim_Buffer<T> p, const T* x) {
-    shim_piece(p, 1);
-    for (int j = 0; j < 4; ++j) p.set(j, x[j]);
-}
-
 // What an atomic function has changed.  These do not race with one another.  Neither do they with
 // other accesses, but where blocks run together: who has read the old value may go another way than
 // who has read the new one, and not come to the next grid barrier.
@@ -319,6 +302,34 @@ template<class T> struct shim_Shared2 {
         return {cells + i * columns, 0, columns, name};
     }
 };
+
+// Four elements in pieces: these must lie as CUDA wants it.
+template<class T> inline U64 shim_address(const shim_Buffer<T>& p) { return (U64)p.data; }
+template<class T> inline U64 shim_address(const shim_Shared<T>& p) {
+    return (U64)(-p.low * (I64)sizeof(T));
+}
+template<class P, class T> inline bool shim_lies(const P& p, const T*) {
+    return shim_address(p) % (sizeof(T) < 4 ? 4 * sizeof(T) : 16) == 0;
+}
+template<class T> inline void shim_piece(const shim_Buffer<T>& p, const T* x, int writes) {
+    if (!shim_lies(p, x))
+        shim_fail(SHIM_MISALIGNED, p.view, 0, -p.low, p.high - p.low, 0, writes);
+}
+template<class T> inline void shim_piece(const shim_Shared<T>& p, const T* x, int writes) {
+    if (!shim_lies(p, x))
+        shim_fail(SHIM_MISALIGNED, 0, p.name, -p.low, p.high - p.low, 0, writes);
+}
+#define SHIM_PIECES(P) \
+    template<class T> inline bool tg_aligned(P<T> p) { return shim_lies(p, (const T*)0); } \
+    template<class T> inline void tg_load4(P<T> p, T* x) { \
+        shim_piece(p, x, 0); \
+        for (int j = 0; j < 4; ++j) x[j] = p.get(j); \
+    } \
+    template<class T> inline void tg_store4(P<T> p, const T* x) { \
+        shim_piece(p, x, 1); \
+        for (int j = 0; j < 4; ++j) p.set(j, x[j]); \
+    }
+SHIM_PIECES(shim_Buffer) SHIM_PIECES(shim_Shared)
 
 inline void shim_wait(int state, int line) {
     shim_now->state = state; shim_now->line = line;
