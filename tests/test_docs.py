@@ -131,7 +131,7 @@ def test_the_launches_and_the_finding_of_the_shim_are_what_is_shown(gpu):
     launches, arrays, finding = (content for language, content in blocks("docs/gpu.md")
                                  if not language)
     assert launches in str(gpu[0]["f"].report())
-    assert [arrays, finding] == gpu[1][1:]
+    assert [arrays, finding] == gpu[1][2:]
 
 
 def test_the_table_of_passes_is_the_pipeline():
