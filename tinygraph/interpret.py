@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from tinygraph.dims import Dim, Sym
 from tinygraph.errors import MissingInputError
-from tinygraph.graph import Node, Value, describe, op_dims, toposort
+from tinygraph.graph import Node, Op, Value, describe, leaves, op_dims, subgraphs, toposort
 from tinygraph.late import late_last
 
 
@@ -52,6 +52,8 @@ def every_value(outputs: Sequence[Value], inputs: Mapping[Value, np.ndarray],
         own = {s for s, _ in node.op.late()}
         for d in op_dims(node.op):
             _bind_scalars(d, known, sizes, own)
+        for d in _dims_of_bodies(node.op):
+            _bind_scalars(d, known, sizes, own, of_body=True)
         arrays = [_value(v, known) for v in node.inputs]
         for out, array in zip(node.outputs, _run(node, sizes, arrays), strict=True):
             known[out] = array
@@ -76,8 +78,20 @@ def _value(v: Value, known: Mapping[Value, np.ndarray]) -> np.ndarray:
     return known[v]
 
 
-def _bind_scalars(d: Dim, known: dict[Value, np.ndarray], sizes: Sizes, own: set[Sym]) -> None:
+def _bind_scalars(d: Dim, known: dict[Value, np.ndarray], sizes: Sizes, own: set[Sym],
+                  of_body: bool = False) -> None:
+    """``of_body``: what hangs on values of the body is bound there."""
     for sym in d.syms() - own:
         if sym not in sizes.env and sym.value is not None:
+            if of_body and not all(v in known for v in leaves([sym.value])):
+                continue
             (array,) = evaluate([sym.value], known, Sizes(sizes.env))
             sizes.env[sym] = int(array)
+
+
+def _dims_of_bodies(op: Op) -> Iterator[Dim]:
+    """Every Dim in the bodies of ``op``."""
+    for body in subgraphs(op):
+        for node in body.nodes():
+            yield from op_dims(node.op)
+            yield from _dims_of_bodies(node.op)

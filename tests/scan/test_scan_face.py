@@ -229,3 +229,12 @@ def test_strict():
     twice = y * 2
     out, _ = scan(lambda a, *_: a * twice + w, x, non_sequences=[w, twice], strict=True)
     np.testing.assert_array_equal(function([x, y], out)([1, 2], 3), [8, 14])
+
+
+def test_a_size_in_the_step_that_is_an_argument():
+    x, k = T.tensor3("x"), T.iscalar("k")
+    hs, _ = scan(lambda row, h: h + row[:, k:].sum(axis=1, keepdims=True), x, T.zeros((3, 1)))
+    f = function([x, k], hs[-1])
+    for first in (1, -1, 4):
+        np.testing.assert_array_equal(f(np.ones((2, 3, 4)), first),
+                                      np.full((3, 1), 2.0 * len(range(4)[first:])))
