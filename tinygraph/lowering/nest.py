@@ -53,7 +53,8 @@ class Nest:
     """``steps``: (value, scalar function, operands) in order; an operand is a View, or a Value
     that an earlier step computes.  ``stores``: which values go to memory, and where.
     ``cluster``: what its values have in common (see region.clusters).
-    ``scratch``: makes memory for a number of elements, where threads may share the nest."""
+    ``scratch``: makes memory for a number of elements, where threads may share the nest.
+    ``block``: so many elements make a block that one does, if nothing is summed up."""
 
     dims: tuple[Dim, ...]
     lane: Dim | None = None
@@ -63,6 +64,7 @@ class Nest:
     copies: list[tuple[View, View]] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
     scratch: Scratch | None = None
+    block: int = BLOCK
 
     def views(self) -> list[View]:
         """Every view over the whole domain that the nest reads or writes."""
@@ -197,10 +199,11 @@ class NestEmitter:
         # As large as it may become: how much memory blocks take must not hang on a late size.
         inner = at_most(product(tuple(loop.size for loop in self.loops[1:])))
         size = self.loops[0].size
-        rows = maximum(dim(1), floordiv(dim(BLOCK) + inner - 1, inner))
+        block = BLOCK if self.nest.reductions else self.nest.block
+        rows = maximum(dim(1), floordiv(dim(block) + inner - 1, inner))
         count = floordiv(size + rows - 1, rows)
         work = (size * inner).const
-        return (rows, dim(1)) if work is not None and work <= 2 * BLOCK else (rows, count)
+        return (rows, dim(1)) if work is not None and work <= 2 * block else (rows, count)
 
     def _partial(self, r: Reduction, count: Dim) -> View:
         """Memory for what each block accumulates."""

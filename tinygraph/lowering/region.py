@@ -216,7 +216,7 @@ class Region:
     def copy_nest(self, source: View, target: View) -> Nest:
         """The nest that copies one view to another."""
         return Nest(target.dims, self.storage.lane, copies=[(source, target)],
-                    scratch=self._scratch(target.dims))
+                    scratch=self._scratch(target.dims), block=self.storage.target.block)
 
     def _scratch(self, dims: Sequence[Dim]) -> Scratch | None:
         """Memory for a nest that threads may share; None in a loop, which is shared whole."""
@@ -322,7 +322,8 @@ class Region:
             if len(nest.steps) + len(nest.reductions) < LONGEST:
                 return position
             open_.remove(position)
-        nest = Nest(dims, self.storage.lane, cluster, scratch=self._scratch(dims))
+        nest = Nest(dims, self.storage.lane, cluster, scratch=self._scratch(dims),
+                    block=self.storage.target.block)
         open_.append(self.add(nest))
         return open_[-1]
 

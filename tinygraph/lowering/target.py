@@ -27,6 +27,7 @@ class Target:
     tiles   the most tiles into which the batch of a scan is cut
     shares  are products outside of loops cut into parts that threads share?  Else the back end does
             that itself, but for many products of one kind
+    block   elements of a block of an elementwise loop, which threads share
     apart   is what depends on what came before along an axis (running sums, sorts, rows added up by
             index) a loop of its own for every element across, or every part of the axis, so that
             thousands of threads find work?  Else few loops are cut, and vectorise across
@@ -36,8 +37,9 @@ class Target:
     lanes: bool = True
     tiles: Sym = THREADS
     shares: bool = True
+    block: int = 1 << 14
     apart: bool = False
 
 
 CPU = Target()
-KERNELS = Target(_none, lanes=False, tiles=TILES, shares=False, apart=True)
+KERNELS = Target(_none, lanes=False, tiles=TILES, shares=False, block=1 << 12, apart=True)
