@@ -52,9 +52,33 @@ class Emitted:
     compiles.  Kernels that differ in names only are one.
     """
 
+    MANY = 60  # compiled at one time, since NVRTC takes some time for each program, too
+
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.waiting: dict[str, list[str]] = {}  # texts by what stands before them
+        self.waiting: dict[str, list[str]] = {}  # of the present test, by what stands before them
+        self.kept: dict[str, list[str]] = {}  # new ones of earlier tests
+        self.tests: list[str] = []  # that emitted these
+
+    def after(self, test: str) -> None:
+        """A test has ended: compile what is kept if it is much."""
+        for head, texts in self.waiting.items():
+            new = [t for t in texts if self._first(self._key(head, t, False))]
+            self.kept.setdefault(head, []).extend(new)
+            self.tests += [test] if new else []
+        self.waiting = {}
+        if sum(map(len, self.kept.values())) >= self.MANY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Machine code for one architecture and PTX (of debugging, which is fast to make) for the
+        others, for every kernel that is kept.
+
+        Raises InternalError, with NVRTC's log, where a kernel does not compile.
+        """
+        kept, tests, self.kept, self.tests = self.kept, self.tests, {}, []
+        for head, texts in kept.items():
+            self._compile(head, texts, f"{tests[0]} to {tests[-1]}", False)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -73,19 +97,19 @@ class Emitted:
             yield
 
     def compile(self, name: str, whole: bool = False) -> int:
-        """Compile what is waiting, for every architecture: machine code for one of them and PTX
-        for the others, or with ``whole`` machine code for all.  How many kernels are new.
-
-        Raises InternalError, with NVRTC's log, where a kernel does not compile.
-        """
+        """Compile what the present test has emitted; ``whole``: to machine code for every
+        architecture.  How many kernels had not been compiled so before."""
         waiting, self.waiting, count = self.waiting, {}, 0
         for head, texts in waiting.items():
-            new = [(key, text) for text in texts for key in [self._key(head, text, whole)]
-                   if self._first(key)]
-            for arch, made in self._shares([int(key[:8], 16) for key, _ in new], whole).items():
-                made_for(arch, head, [numbered(new[k][1], k) for k in made], name)
+            new = [t for t in texts if self._first(self._key(head, t, whole))]
+            self._compile(head, new, name, whole)
             count += len(new)
         return count
+
+    def _compile(self, head: str, texts: Sequence[str], name: str, whole: bool) -> None:
+        turns = [int(self._key(head, t, whole)[:8], 16) for t in texts]
+        for arch, made in self._shares(turns, whole).items():
+            made_for(arch, head, [numbered(texts[k], k) for k in made], name)
 
     @staticmethod
     def _shares(turns: Sequence[int], whole: bool) -> dict[str, list[int]]:
@@ -121,9 +145,11 @@ def numbered(text: str, number: int) -> str:
 
 def made_for(arch: str, head: str, texts: Sequence[str], name: str) -> None:
     """Compile kernels for 'sm_90', or to PTX for 'compute_90', and look whether all are there."""
-    with config.change(cache="off"):
-        [module] = compile_kernels(head, texts, arch, name, programs=1)
     machine = arch.startswith("sm")
+    with config.change(cache="off"), pytest.MonkeyPatch.context() as patch:
+        if not machine:  # a fifth of the time, for a text that is not made fast
+            patch.setattr(nvrtc, "OPTIONS", (*nvrtc.OPTIONS, "-G"))
+        [module] = compile_kernels(head, texts, arch, name, programs=1)
     assert module.code.startswith(b"\x7fELF") == machine, f"{arch}: no such code"
     for text in texts:
         entry = module.entries[canonical(text)[0]].encode()

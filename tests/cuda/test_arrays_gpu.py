@@ -30,10 +30,10 @@ def test_a_call_waits_only_for_what_it_gives_out(log: Any) -> None:
     plain(ones(3))
     assert log.downloads == []
     checked(1)
-    assert log.downloads == [(16,)]
+    assert log.downloads == [(32,)]
     log.downloads.clear()
     both(1, ones(2))
-    assert log.downloads == [(16,), (), (2,)]
+    assert log.downloads == [(32,), (), (2,)]
 
 
 def test_memory_of_other_libraries_is_used_in_place(log: Any) -> None:

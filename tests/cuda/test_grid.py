@@ -60,7 +60,7 @@ def waits(text: str) -> list[tuple[int, int]]:
 
 
 @pytest.mark.counts
-@pytest.mark.parametrize("hidden", [HIDDEN, 96, 512])
+@pytest.mark.parametrize("hidden", [HIDDEN, 512])
 @pytest.mark.parametrize("name, forward", [
     ("rnn", 1), ("lstm", 1), ("masked lstm", 1), ("gru", 1), ("gru of two products", 2)])
 def test_how_often_blocks_wait_in_a_step(name: str, forward: int, hidden: int) -> None:

@@ -418,7 +418,7 @@ def test_blocks_that_wait_for_one_another():
     few = Kernel("k1", "", (), ("blocks",), blocks=DimOf("n"), together=True)
     device = Device()
     HostRunner(*program(Launch(waits), Launch(few)), device).run([2], ["X"], "A", "R")
-    fault, sync = ("R", "int64", 0, 8), ("R", "int64", 64, 2)
+    fault, sync = ("R", "int64", 0, 8), ("R", "int64", 64, 24)
     assert device.launches == [
         ("k0", 5, [fault, sync, "X", ("A", "float32", 64, 2)], [2, 5, 1, 0], 800),
         ("k1", 2, [sync], [2], 0)]
