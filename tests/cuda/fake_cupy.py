@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import operator
 import sys
 import threading
 import types
@@ -18,10 +19,16 @@ import types
 import numpy as np
 
 UNIT = 512  # sizes in the pool are multiples of it
+UNASKED, MOST_SHARED = 48 << 10, 227 << 10  # shared memory of a block, on an H100
+DECLARED = 20 << 10  # of it, what the text of every kernel is taken to declare
 ON_GPU = 2  # kDLCUDA
 
 
 class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class CUDADriverError(RuntimeError):
     pass
 
 
@@ -93,6 +100,7 @@ class ndarray:
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         if memptr is None:
+            STATE.context = True
             mem = PooledMemory(STATE.pool, size)
             memptr = Pointer(mem, mem.ptr)
         self.data = memptr
@@ -129,6 +137,7 @@ class ndarray:
         if out is None:
             out = np.empty(self.shape, self.dtype)
         assert (out.shape, out.dtype) == (self.shape, self.dtype) and out.flags.c_contiguous
+        assert STATE.stream.nodes is None  # a stream that is captured cannot be waited for
         STATE.log.downloads.append(self.shape)
         out[...] = self.host
         return out
@@ -175,7 +184,7 @@ def asarray(a):
 
 def array(obj, dtype=None, copy=True, order="K", *, blocking=False):
     assert obj.ndim == 1 and obj.flags.c_contiguous  # of no axes: CuPy would compile a kernel
-    assert blocking == (obj.ctypes.data in SHARED["pinned"])
+    assert blocking == (obj.ctypes.data in SHARED["pinned"]) and STATE.stream.nodes is None
     STATE.log.uploads.append(obj.size)
     new = ndarray(obj.shape, obj.dtype)
     new.host[...] = obj
@@ -235,12 +244,11 @@ class Stream:
 
 
 class State(threading.local):
-    """What CuPy keeps for a thread (the current stream and device), and its pool."""
-
-    shared: dict
+    """What CuPy keeps for a thread (the current stream and device, and whether calls of CUDA's
+    runtime have made a context, without which the driver refuses it), and its pool."""
 
     def __init__(self):
-        self.stream, self.current = Stream(null=True), 0
+        self.stream, self.current, self.context = Stream(null=True), 0, False
 
     @property
     def device(self):
@@ -264,6 +272,8 @@ class Function:
 
 class Module:
     def load(self, cubin):
+        assert type(cubin) is bytes
+        STATE.context = True
         self.cubin = cubin
 
     def get_function(self, name):
@@ -285,19 +295,50 @@ def words(kernel_params, count):
 
 
 def driver(log):
+    """The driver: it wants numbers and nothing else, a context of the thread, and to be asked for
+    much shared memory before a launch and before it counts blocks."""
+    asked = {}
+
+    def room(f):
+        return asked.get(operator.index(f), UNASKED - DECLARED)
+
+    def with_context():
+        if not STATE.context:
+            raise CUDADriverError("CUDA_ERROR_INVALID_CONTEXT: invalid device context")
+
+    def check(f, gx, gy, gz, bx, by, bz, shared, stream, params):
+        with_context()
+        assert all(0 <= operator.index(n) < 2**32 for n in (gx, gy, gz, bx, by, bz, shared))
+        assert all(-2**63 <= operator.index(n) < 2**63 for n in (f, stream, params))
+        assert (gy, gz, by, bz) == (1, 1, 1, 1)
+        if not (0 < gx < 2**31 and 0 < bx <= 1024 and shared <= room(f)):
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+
     def launchKernel(f, gx, gy, gz, bx, by, bz, shared_mem_bytes, stream, kernel_params, extra):
-        assert (gy, gz, by, bz, extra) == (1, 1, 1, 1, 0)
+        check(f, gx, gy, gz, bx, by, bz, shared_mem_bytes, stream, kernel_params)
+        assert extra == 0
         log.launches.append((f, gx, bx, shared_mem_bytes, stream,
                              lambda count: words(kernel_params, count)))
 
     def launchCooperativeKernel(f, gx, gy, gz, bx, by, bz, shared_mem_bytes, stream, params):
+        check(f, gx, gy, gz, bx, by, bz, shared_mem_bytes, stream, params)
         log.together.append((f, gx, bx))
 
+    def funcSetAttribute(f, attribute, value):
+        with_context()
+        if not 0 <= operator.index(value) <= MOST_SHARED - DECLARED:
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        asked[operator.index(f)] = value
+        log.attributes.append((f, attribute, value))
+
+    def occupancy(func, blockSize, dynamicSMemSize):
+        with_context()
+        return 2048 // blockSize if dynamicSMemSize <= room(func) else 0
+
     return types.SimpleNamespace(
-        launchKernel=launchKernel, launchCooperativeKernel=launchCooperativeKernel,
-        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
-        funcSetAttribute=lambda f, attribute, value: log.attributes.append((f, attribute, value)),
-        occupancyMaxActiveBlocksPerMultiprocessor=lambda f, block, shared: 2048 // block)
+        check=check, launchKernel=launchKernel, launchCooperativeKernel=launchCooperativeKernel,
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8, funcSetAttribute=funcSetAttribute,
+        occupancyMaxActiveBlocksPerMultiprocessor=occupancy)
 
 
 def runtime(devices, version):
@@ -307,11 +348,11 @@ def runtime(devices, version):
         return devices
 
     def memcpyAsync(dst, src, size, kind, stream):
-        assert kind in (1, 2) and stream == STATE.stream.ptr
+        assert kind in (1, 2) and stream == STATE.stream.ptr and STATE.stream.nodes is None
         ctypes.memmove(dst, src, size)
 
     def setDevice(number):
-        STATE.current = number
+        STATE.current, STATE.context = number, True
 
     return types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError, getDeviceCount=getDeviceCount, memcpyAsync=memcpyAsync,
@@ -356,6 +397,7 @@ def install(monkeypatch, *, devices=1, version=12090, nvrtc=(12, 9)):
     """Put a fake CuPy where ``import cupy`` finds it; its Log."""
     log = SHARED["log"] = Log()
     SHARED.update(pool=Pool(), busy=False)
+    STATE.context = False
     cupy = types.ModuleType("cupy")
     compiler = types.SimpleNamespace(getVersion=lambda: nvrtc,
                                      getSupportedArchs=lambda: (70, 80, 90))

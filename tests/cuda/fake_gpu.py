@@ -60,7 +60,7 @@ class Gpu:
         self._launch(f, (gx, gy, gz), (bx, by, bz), shared, stream, params, True)
 
     def _launch(self, f, grid, block, shared, stream, params, together):
-        assert grid[1:] == block[1:] == (1, 1) and grid[0] > 0
+        self.check(f, *grid, *block, shared, stream, params)
         node = self.functions[f].node(grid[0], shared, params, together)
         assert stream == STATE.stream.ptr
         if STATE.stream.nodes is not None:
@@ -148,6 +148,7 @@ def install(monkeypatch, **settings):
             plain(*arguments)
         return call
 
+    gpu.check = cupy.cuda.driver.check
     monkeypatch.setattr(Stream, "gpu", gpu, raising=False)
     cupy.cuda.function = types.SimpleNamespace(Module=lambda: Module(gpu))
     cupy.cuda.Stream = Stream

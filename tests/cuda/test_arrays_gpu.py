@@ -15,6 +15,7 @@ from placing import FLOAT, gpu_home, ones
 import tinygraph
 import tinygraph.tensor as T
 from tinygraph import Out, function, shared
+from tinygraph.backends.cuda.host import RECORD_NUMBERS
 from tinygraph.backends.cuda.shim_array import SHIM
 from tinygraph.backends.homes import home_of
 from tinygraph.errors import UnavailableError
@@ -30,10 +31,10 @@ def test_a_call_waits_only_for_what_it_gives_out(log: Any) -> None:
     plain(ones(3))
     assert log.downloads == []
     checked(1)
-    assert log.downloads == [(32,)]
+    assert log.downloads == [(RECORD_NUMBERS,)]
     log.downloads.clear()
     both(1, ones(2))
-    assert log.downloads == [(32,), (), (2,)]
+    assert log.downloads == [(RECORD_NUMBERS,), (), (2,)]
 
 
 def test_memory_of_other_libraries_is_used_in_place(log: Any) -> None:

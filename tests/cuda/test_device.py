@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import fake_cupy
 import numpy as np
@@ -118,7 +119,7 @@ def test_arguments_arrive(gpu, log):
     (f, blocks, threads, shared, stream, words), = log.launches
     assert (f, blocks, threads, shared, stream) == (1234, 5, 256, 1000, 4711)
     assert words(3) == [1 << 40, -7, 3]
-    assert entry.function.module.cubin == b"cubin" and not log.attributes
+    assert entry.function.module.cubin == b"cubin"
 
 
 def test_arguments_of_many_launches_lie_in_one_array(gpu, log):
@@ -137,9 +138,32 @@ def test_no_blocks_are_no_launch(gpu, log):
     assert not log.launches
 
 
-def test_much_shared_memory_is_asked_for(gpu, log):
-    gpu.entry(gpu.load(b""), "k", 256, 100 << 10)
-    assert log.attributes == [(1234, 8, 100 << 10)]
+@pytest.mark.parametrize("shared_bytes", [100 << 10, 40 << 10])
+def test_shared_memory_is_asked_for(gpu, log, shared_bytes):
+    """What the text declares counts, too: 40 KB may be more than there is without asking."""
+    entry = gpu.entry(gpu.load(b""), "k", 256, shared_bytes)
+    assert log.attributes == [(1234, 8, shared_bytes)]
+    assert gpu.resident(entry) > 0
+    gpu.launch(entry, 1, Arguments(0), together=True)
+    gpu.launch(entry, 1, Arguments(0))
+    with pytest.raises(RuntimeError, match="CUDA_ERROR_INVALID_VALUE"):
+        gpu.launch(entry, 1, Arguments(0), shared_bytes=shared_bytes + 1)
+
+
+def test_a_thread_has_a_context_before_it_launches(gpu, log):
+    entry, seen = gpu.entry(gpu.load(b""), "k", 256), []
+
+    def work():
+        with pytest.raises(RuntimeError, match="CUDA_ERROR_INVALID_CONTEXT"):
+            gpu.launch(entry, 1, Arguments(0))
+        with gpu.home.ordered():
+            gpu.launch(entry, 1, Arguments(0))
+        seen.append(gpu.resident(entry))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert seen == [8 * 132] and len(log.launches) == 1
 
 
 def test_blocks_that_wait_for_one_another(gpu, log):
@@ -245,10 +269,12 @@ def test_tf32_only_when_asked(gpu, log):
     assert log.modes == [0, 3] and log.mode == 0
 
 
-def test_without_cublas(gpu, monkeypatch):
+@pytest.mark.parametrize("error", [ImportError("libcublas.so.12"),
+                                   RuntimeError("Failed to dlopen libcublas.so.12")])
+def test_without_cublas(gpu, monkeypatch, error):
     class Missing:
         def __getattr__(self, name):
-            raise ImportError("libcublas.so.12")
+            raise error
 
     monkeypatch.setattr(gpu, "cupy", type("cupy", (), {"cuda": Missing()}))
     assert gpu.products is None

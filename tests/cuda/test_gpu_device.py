@@ -33,14 +33,16 @@ def gpu() -> CudaDevice:
     return require_cuda()
 
 
-def halve(gpu, x, stream, shared_bytes=1024):
+def loaded(gpu, shared_bytes=1024):
     with config.change(cache="off"):
-        entry = gpu.entry(gpu.load(compile_source(HALVE, gpu.arch, "halve")), "halve", 256,
-                          shared_bytes)
+        return gpu.entry(gpu.load(compile_source(HALVE, gpu.arch, "halve")), "halve", 256,
+                         shared_bytes)
+
+
+def halve(gpu, entry, x, stream):
     arguments = Arguments(2)
     arguments.set([x.data.ptr, x.size])
     gpu.launch(entry, 1, arguments, stream)
-    return entry
 
 
 @pytest.mark.parametrize("shared_bytes", [1024, 64 << 10])
@@ -48,15 +50,16 @@ def test_a_launch(gpu, shared_bytes):
     gpu.use()
     values = np.arange(1000, dtype=np.float32).reshape(10, 100)
     x = gpu.to_device(values)
-    entry = halve(gpu, x, gpu.stream().ptr, shared_bytes)
+    entry = loaded(gpu, shared_bytes)
+    halve(gpu, entry, x, gpu.stream().ptr)
     np.testing.assert_array_equal(gpu.to_host(x), values / 2)
     assert gpu.resident(entry) >= 1
 
 
 def test_a_graph_does_it_again(gpu):
     x = gpu.to_device(np.full(5, 8, np.float32))
-    entries = []
-    graph = gpu.capture(lambda stream: entries.append(halve(gpu, x, stream)))
+    entry = loaded(gpu)  # nothing is loaded while a stream is captured
+    graph = gpu.capture(lambda stream: halve(gpu, entry, x, stream))
     assert gpu.to_host(x).tolist() == [8] * 5
     graph.launch()
     graph.launch()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from tinygraph.backends.cuda.nest import Part, chain_of, depends, has_teamwork, take_apart
-from tinygraph.backends.cuda.team import left_to_one
+from tinygraph.backends.cuda.prelude import prelude
+from tinygraph.backends.cuda.shim import Shim
+from tinygraph.backends.cuda.team import TeamWriter, left_to_one
 from tinygraph.dtypes import float32, int64
 from tinygraph.loops import build as E
 from tinygraph.loops.language import Binary, Buffer, Const, DimOf, For, Load, Var
@@ -63,6 +66,36 @@ def rows(b: E.Builder) -> None:
         with b.loop(M, "vector") as j:
             b.store(total, E.index(0), Load(X, at((i, M), (j, None))), "add")
         b.store(Y, i, Load(total, E.index(0)))
+
+
+def checked_rows(b: E.Builder) -> None:
+    """A lane that finds a failure could not take part in the sum of its warp."""
+    with b.loop(N, "independent") as i:
+        total = b.register(float32)
+        b.store(total, E.index(0), E.const(0, float32))
+        with b.loop(M, "vector") as j:
+            b.check(Binary("lt", j, K), 0)
+            b.store(total, E.index(0), Load(X, j), "add")
+        b.store(Y, i, Load(total, E.index(0)))
+
+
+def checked_sums(b: E.Builder) -> None:
+    """A sum over everything and elements, of which any may fail."""
+    with b.loop(N, "independent") as i:
+        b.check(Binary("lt", i, K), 6, [i])
+        b.store(Z, E.index(0), Load(X, i), "add")
+        b.store(Y, i, Load(X, i))
+
+
+def checked_outside(b: E.Builder) -> None:
+    """The same with a register around the nest."""
+    total = b.register(float32)
+    b.store(total, E.index(0), E.const(0, float32))
+    with b.loop(N, "independent") as i:
+        b.check(Binary("lt", i, K), 6, [i])
+        b.store(total, E.index(0), Load(X, i), "add")
+        b.store(Y, i, Load(X, i))
+    b.store(Z, E.index(0), Load(total, E.index(0)))
 
 
 def short_rows(b: E.Builder) -> None:
@@ -134,6 +167,8 @@ TABLE: list[tuple[Nest, str, list[tuple[str, str]]]] = [
     (time_inside, "n", [("n", "flat")]),
     (rows, "n", [("n", "rows")]),
     (short_rows, "n", [("n", "flat")]),
+    (checked_rows, "n", [("n", "flat")]),
+    (checked_sums, "n", [("", "whole"), ("n", "flat")]),
     (read_on_the_way, "n", [("n", "flat")]),
     (whole, "nm", [("", "whole")]),
     (columns, "nm", [("m", "flat")]),
@@ -202,6 +237,28 @@ def test_registers_around_a_nest() -> None:
         root = b.block().body[-1]
         assert isinstance(root, For)
         assert left_to_one(root) == ({id(total)} if alone else set())
+
+
+@pytest.mark.parametrize("good", [200, 199, 130, 0])
+@pytest.mark.parametrize("nest", [checked_rows, checked_sums, checked_outside])
+def test_threads_that_fail_leave_nobody_at_a_barrier(nest: Nest, good: int) -> None:
+    """The shim refuses a barrier, and a sum of a warp, that not all come to."""
+    b = E.Builder()
+    nest(b)
+    writer = TeamWriter("k")
+    writer.guard()
+    writer.block(b.block().body)
+    kernel = writer.finish()
+    arrays = {"x": np.ones(1000, np.float32), "y": np.zeros(1000, np.float32),
+              "z": np.zeros(1000, np.float32)}
+    fault, sizes = np.zeros(8, np.int64), {"n": 200, "m": 200, "k": good}
+    Shim(prelude(64) + kernel.text, [kernel]).launch(
+        "k", 1, 64, [fault, *(arrays[b.name] for b in kernel.buffers)],
+        [sizes[name] for name in kernel.scalars])
+    assert (fault[0] > 0) == (good < 200)
+    if good == 200:
+        assert arrays["y"][:200].tolist() == [200 if nest is checked_rows else 1] * 200
+        assert nest is checked_rows or arrays["z"][0] == 200
 
 
 def test_teamwork() -> None:

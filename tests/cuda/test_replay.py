@@ -18,7 +18,7 @@ from tinygraph import function, grad, scan, shared
 from tinygraph.backends.cuda import replay, schedule
 from tinygraph.backends.cuda.device import cuda_device
 from tinygraph.backends.cuda.gpu import GpuKernels, Place
-from tinygraph.backends.cuda.host import RECORD_NUMBERS, HostRunner
+from tinygraph.backends.cuda.host import RECORD_NUMBERS, SYNC_NUMBERS, HostRunner
 from tinygraph.backends.cuda.kernel import Kernel
 from tinygraph.backends.cuda.prelude import prelude
 from tinygraph.backends.cuda.replay import Launched
@@ -418,7 +418,7 @@ def test_blocks_that_wait_for_one_another():
     few = Kernel("k1", "", (), ("blocks",), blocks=DimOf("n"), together=True)
     device = Device()
     HostRunner(*program(Launch(waits), Launch(few)), device).run([2], ["X"], "A", "R")
-    fault, sync = ("R", "int64", 0, 8), ("R", "int64", 64, 24)
+    fault, sync = ("R", "int64", 0, 8), ("R", "int64", 64, SYNC_NUMBERS)
     assert device.launches == [
         ("k0", 5, [fault, sync, "X", ("A", "float32", 64, 2)], [2, 5, 1, 0], 800),
         ("k1", 2, [sync], [2], 0)]

@@ -23,7 +23,6 @@ from tinygraph.errors import UnavailableError
 
 DOCTOR = "python -m tinygraph doctor"
 _OLDEST = 12000  # the least CUDA version of a driver that CuPy takes
-_PLENTY = 48 << 10  # bytes of shared memory that a block has without asking
 
 
 def _version(number: int) -> str:
@@ -181,10 +180,10 @@ class CudaDevice:
 
     @cached_property
     def products(self) -> Products | None:
-        """cuBLAS; None where its library is missing."""
+        """cuBLAS; None where its library is missing, or cannot be loaded."""
         try:
             return Products(self.cupy)
-        except ImportError:
+        except (ImportError, RuntimeError):  # RuntimeError: it is there, but not what it needs
             return None
 
     @cached_property
@@ -219,7 +218,7 @@ class CudaDevice:
         shared_bytes  of shared memory on top of what its text declares
         """
         function = module.get_function(name)
-        if shared_bytes > _PLENTY:
+        if shared_bytes:  # what the text declares counts towards the 48 KB that go without asking
             self.driver.funcSetAttribute(
                 function.ptr, self.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                 shared_bytes)

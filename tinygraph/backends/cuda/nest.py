@@ -180,7 +180,7 @@ def _lanes(tail: tuple[Stmt, ...], lets: Mapping[str, Expr]) -> For | None:
     if isinstance(extent, Const) and int(extent.value) < FEW:
         return None
     for stmt in walk(loop):
-        if isinstance(stmt, Alloc):
+        if isinstance(stmt, (Alloc, Check)):  # the others would wait for a lane that has left
             return None
         if isinstance(stmt, Store):
             mine = id(stmt.buffer) in ids

@@ -277,10 +277,6 @@ class TeamWriter(Vectors):
         if outside is None or parts is None:
             self._one_thread(root)
             return
-        fails = any(isinstance(s, Check) for s in walk(root))
-        if fails:
-            failed = self.names.fresh("failed")
-            self.open(f"const bool {failed} = [&]() -> bool")
         if outside:
             self._summed_outside(chain_of(root), outside)
         self.dropped = frozenset(map(id, outside))
@@ -289,21 +285,11 @@ class TeamWriter(Vectors):
                 self.line("__syncthreads();")
             self._part(part)
         self.dropped = frozenset()
-        if fails:
-            self.line("return false;")
-            self.close("();")
-            self.line(f"if (__syncthreads_or({failed})) return;")
         self.touched = True
 
     def nest_part(self, part: Part) -> None:
         """One part of a nest, by all blocks."""
-        fails = any(isinstance(s, Check) for s in walk(part.chain[0]))
-        if fails:
-            self.open("[&]() -> bool")
         self._part(part)
-        if fails:
-            self.line("return false;")
-            self.close("();")
 
     def _outside_sums(self, root: For) -> list[Store] | None:
         """The stores of a nest that accumulate in registers opened around it; None where it does
@@ -366,6 +352,21 @@ class TeamWriter(Vectors):
         if found is not None:
             self.by_fours(part, found, self.team.thread, self.team.threads)
             return
+        fails = any(isinstance(s, Check) for stmt in part.tail for s in walk(stmt))
+        if not fails:
+            self._by_one(part)
+            return
+        # A thread that finds a failure leaves the loop and nothing else: all come to the barriers.
+        failed = self.names.fresh("failed") if self.team is BLOCK else ""
+        self.open(f"const bool {failed} = [&]() -> bool" if failed else "[&]() -> bool")
+        self._by_one(part)
+        self.line("return false;")
+        self.close("();")
+        if failed:
+            self.line(f"if (__syncthreads_or({failed})) return;")
+
+    def _by_one(self, part: Part) -> None:
+        """A thread takes one iteration at a time."""
         closes = self._shared_loop(part.over, self.team.thread, self.team.threads)
         closes += self._chain(part)
         self.alone(part.tail)
