@@ -1,5 +1,5 @@
-"""NVRTC compiles every kernel of the examples for every architecture, for one of them, whose turn it
-is, to machine code; those of the add task to machine code for all.
+"""NVRTC compiles every kernel of the examples for every architecture: to machine code for one of
+them, whose turn it is, and those of the add task for all.
 
 The same is done for whatever a test in this folder emits (conftest.py): all ops and their
 gradients, scans, layers, training functions, random programs.
