@@ -52,6 +52,7 @@ class Emitted:
     compiles.  Kernels that differ in names only are one.
     """
 
+    SOME = 12  # of so many kernels of a test one is made machine code of, for each architecture
     MANY = 60  # compiled at one time, since NVRTC takes some time for each program, too
 
     def __init__(self, place: Path) -> None:
@@ -71,14 +72,13 @@ class Emitted:
             self.flush()
 
     def flush(self) -> None:
-        """Machine code for one architecture and PTX (of debugging, which is fast to make) for the
-        others, for every kernel that is kept.
+        """Compile every kernel that is kept for every architecture.
 
         Raises InternalError, with NVRTC's log, where a kernel does not compile.
         """
         kept, tests, self.kept, self.tests = self.kept, self.tests, {}, []
         for head, texts in kept.items():
-            self._compile(head, texts, f"{tests[0]} to {tests[-1]}", False)
+            self._compile(head, texts, f"{tests[0]} to {tests[-1]}", self.SOME)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -97,28 +97,29 @@ class Emitted:
             yield
 
     def compile(self, name: str, whole: bool = False) -> int:
-        """Compile what the present test has emitted; ``whole``: to machine code for every
-        architecture.  How many kernels had not been compiled so before."""
+        """Compile what the present test has emitted for every architecture, to machine code for
+        one of them in turn, or with ``whole`` for all.  How many kernels had not been before."""
         waiting, self.waiting, count = self.waiting, {}, 0
         for head, texts in waiting.items():
-            new = [t for t in texts if self._first(self._key(head, t, whole))]
-            self._compile(head, new, name, whole)
+            new = [t for t in texts if self._first(self._key(head, t, True))]
+            self._compile(head, new, name, 1 if whole else len(targets()))
             count += len(new)
         return count
 
-    def _compile(self, head: str, texts: Sequence[str], name: str, whole: bool) -> None:
-        turns = [int(self._key(head, t, whole)[:8], 16) for t in texts]
-        for arch, made in self._shares(turns, whole).items():
+    def _compile(self, head: str, texts: Sequence[str], name: str, every: int) -> None:
+        turns = [int(self._key(head, t, False)[:8], 16) for t in texts]
+        for arch, made in self._shares(turns, every).items():
             made_for(arch, head, [numbered(texts[k], k) for k in made], name)
 
     @staticmethod
-    def _shares(turns: Sequence[int], whole: bool) -> dict[str, list[int]]:
-        """Which kernels are compiled for what.  Machine code takes four times as long as PTX, so
-        every kernel has that for the one architecture whose turn it is."""
-        wanted, shares = targets(), dict[str, list[int]]()
+    def _shares(turns: Sequence[int], every: int) -> dict[str, list[int]]:
+        """Which kernels are compiled for what.  Machine code takes ten times as long as PTX (of
+        debugging, which is fast to make), so each architecture has that of one kernel of
+        ``every``."""
+        shares = dict[str, list[int]]()
         for k, turn in enumerate(turns):
-            for n, arch in enumerate(wanted):
-                mine = whole or turn % len(wanted) == n
+            for n, arch in enumerate(targets()):
+                mine = turn % every == n % every
                 shares.setdefault(arch if mine else arch.replace("sm", "compute"), []).append(k)
         return shares
 

@@ -1,8 +1,9 @@
 """NVRTC compiles every kernel of the examples for every architecture: to machine code for one of
 them, whose turn it is, and those of the add task for all.
 
-The same is done for whatever a test in this folder emits (conftest.py): all ops and their
-gradients, scans, layers, training functions, random programs.
+Whatever a test in this folder emits (conftest.py) is compiled for every architecture, too, a part
+of it to machine code: all ops and their gradients, scans, layers, training functions, random
+programs.
 """
 
 from __future__ import annotations
