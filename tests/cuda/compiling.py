@@ -97,12 +97,13 @@ class Emitted:
             yield
 
     def compile(self, name: str, whole: bool = False) -> int:
-        """Compile what the present test has emitted for every architecture, to machine code for
-        one of them in turn, or with ``whole`` for all.  How many kernels had not been before."""
+        """Compile what the present test has emitted for every architecture, half of it to machine
+        code for one of them in turn, or with ``whole`` all of it for all.  How many kernels had
+        not been before."""
         waiting, self.waiting, count = self.waiting, {}, 0
         for head, texts in waiting.items():
             new = [t for t in texts if self._first(self._key(head, t, True))]
-            self._compile(head, new, name, 1 if whole else len(targets()))
+            self._compile(head, new, name, 1 if whole else 2 * len(targets()))
             count += len(new)
         return count
 

@@ -1,5 +1,5 @@
-"""NVRTC compiles every kernel of the examples for every architecture: to machine code for one of
-them, whose turn it is, and those of the add task for all.
+"""NVRTC compiles every kernel of the examples for every architecture: half of them to machine code
+for one, whose turn it is, and those of the add task for all.
 
 Whatever a test in this folder emits (conftest.py) is compiled for every architecture, too, a part
 of it to machine code: all ops and their gradients, scans, layers, training functions, random
