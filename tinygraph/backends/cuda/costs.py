@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinygraph.backends.cuda.affine import polynomial
-from tinygraph.backends.cuda.nest import names_in, written_by
+from tinygraph.backends.cuda.nest import names_in, right_side_stays
 from tinygraph.backends.cuda.waiting import over_time
 from tinygraph.dtypes import bool_, int64
 from tinygraph.loops import build as E
@@ -64,18 +64,9 @@ def either(x: Expr, y: Expr) -> Expr:
 
 def steady_weights(loop: For) -> list[Gemm]:
     """The products in the loop over time of a parallel loop whose right sides stay the same."""
-    bound = {s.var.name for s in walk(loop) if isinstance(s, (For, Let))}
-    written = {id(b) for s in walk(loop) for b in written_by(s)}
-    found = []
-    for steps in loop.body.body:
-        if not isinstance(steps, For) or steps.mode != "serial":
-            continue
-        for stmt in walk(steps):
-            if isinstance(stmt, Gemm) and id(stmt.b.buffer) not in written and not bound & {
-                    name for e in (stmt.b.offset, stmt.b.rows, stmt.b.cols, stmt.k, stmt.n)
-                    for name in names_in(e)}:
-                found.append(stmt)
-    return found
+    stays = right_side_stays([loop])
+    return [stmt for steps in loop.body.body if isinstance(steps, For) and steps.mode == "serial"
+            for stmt in walk(steps) if isinstance(stmt, Gemm) and stays(stmt)]
 
 
 def bytes_of(products: Sequence[Gemm]) -> Expr:

@@ -18,10 +18,9 @@ from tinygraph.backends.cuda.nest import (
     chain_of,
     has_teamwork,
     loads,
-    names_in,
     outside_sums,
+    right_side_stays,
     take_apart,
-    written_by,
 )
 from tinygraph.backends.cuda.ownership import Arena, Memory
 from tinygraph.backends.cuda.team import (
@@ -284,11 +283,8 @@ class GridWriter(TeamWriter):
         known: dict[tuple[str, ...], Held] = {}
         for given, stmt in self._steady():
             kind = stmt.b.buffer.dtype
-            room = f"tg_room_{kind.name}"  # one name has one type in a whole source
             if not known:
-                only = kind
-                self.line(f"alignas(16) extern __shared__ {c_type(kind)} {room}[];")
-                self.line("I64 tg_taken = 0;")
+                only, room = kind, self.room(kind)
             if kind is only:
                 key = self._key(stmt)
                 if key not in known:
@@ -300,19 +296,10 @@ class GridWriter(TeamWriter):
     def _steady(self) -> list[tuple[Gemm, Gemm]]:
         """The products whose columns blocks share and whose weights stay the same, as they are
         given and by columns."""
-        inner = [s for top in self.stmts for s in walk(top)]
-        bound = {s.var.name for s in inner if isinstance(s, (For, Let))}
-        written = {id(b) for s in inner for b in written_by(s)}
-        found = []
-        for s in inner:
-            if isinstance(s, Gemm):
-                t = self.memory.by_columns(s)
-                names = {n for e in (t.b.offset, t.b.rows, t.b.cols, t.k, t.n)
-                         for n in names_in(e)}
-                if (self.memory.product_owner(t) and id(t.b.buffer) not in written
-                        and not bound & names):
-                    found.append((s, t))
-        return found
+        stays = right_side_stays(self.stmts)
+        pairs = [(s, self.memory.by_columns(s)) for top in self.stmts for s in walk(top)
+                 if isinstance(s, Gemm)]
+        return [(s, t) for s, t in pairs if self.memory.product_owner(t) and stays(t)]
 
     def _strip(self, stmt: Gemm, room: str) -> Held:
         """Copy the columns of one matrix that belong to the block."""

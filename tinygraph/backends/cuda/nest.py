@@ -16,7 +16,7 @@ the number of blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tinygraph.loops.language import (
@@ -239,6 +239,22 @@ def written_by(stmt: Stmt) -> tuple[Buffer, ...]:
     if isinstance(stmt, Store):
         return (stmt.buffer,)
     return (stmt.c.buffer,) if isinstance(stmt, Gemm) else ()
+
+
+def right_side_stays(stmts: Iterable[Stmt]) -> Callable[[Gemm], bool]:
+    """Tells of a product in ``stmts`` whether its right side is one and the same wherever they
+    are: never written, and named by nothing that they bind."""
+    inside = [s for stmt in stmts for s in walk(stmt)]
+    bound = {s.var.name for s in inside if isinstance(s, (For, Let))}
+    written = {id(b) for s in inside for b in written_by(s)}
+
+    def stays(product: Gemm) -> bool:
+        b = product.b
+        return id(b.buffer) not in written and not bound & {
+            name for e in (b.offset, b.rows, b.cols, product.k, product.n)
+            for name in names_in(e)}
+
+    return stays
 
 
 def block_of(stmt: Stmt) -> tuple[Block, ...]:

@@ -3,8 +3,9 @@
 The statements of a program are launched in order.  What blocks may share becomes a kernel of many
 blocks: a parallel loop (a block takes one iteration after another; a scan whose batch is cut into
 tiles is one), a nest over enough elements, a product.  What lies between them is done by the
-kernel of one block.  A loop over time that is not cut into tiles is launched step by step where
-a step is much work, and else run whole by one block: ``Either``.
+kernel of one block.  A scan of many weights, or one that cannot be cut into tiles and is much work,
+is run by all blocks together (grid.py), a step of very much work launched; where sizes decide, the
+host does so at each call: ``Either``.
 
 What depends on numbers that only the device knows (sizes that a run finds out) stays in the one
 kernel that finds them out.

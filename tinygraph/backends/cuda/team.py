@@ -23,7 +23,7 @@ from tinygraph.backends.cuda.nest import (
 from tinygraph.backends.cuda.scalar import accumulated, identity
 from tinygraph.backends.cuda.threads import count_of
 from tinygraph.backends.cuda.vectors import Vectors, fours
-from tinygraph.dtypes import float32
+from tinygraph.dtypes import DType, float32
 from tinygraph.errors import InternalError
 from tinygraph.loops import build as E
 from tinygraph.loops.language import (
@@ -62,6 +62,9 @@ class Team:
 BLOCK = Team("(I64)threadIdx.x", "(I64)blockDim.x", "(I64)(threadIdx.x / 32)",
              "(I64)(blockDim.x / 32)")
 GRID = Team("tg_thread()", "tg_threads()", "tg_thread() / 32", "tg_threads() / 32")
+LANE = "(I64)(threadIdx.x % 32)"
+
+
 @dataclass(frozen=True)
 class Held:
     """A matrix in shared memory, row by row: whether it is there, where, and its columns."""
@@ -69,9 +72,6 @@ class Held:
     flag: str
     place: str
     columns: str
-
-
-LANE = "(I64)(threadIdx.x % 32)"
 
 
 class TeamWriter(Vectors):
@@ -233,19 +233,24 @@ class TeamWriter(Vectors):
     def _key(self, stmt: Gemm) -> tuple[str, ...]:
         return (*self._matrix(stmt.b), self.index(stmt.k), self.index(stmt.n))
 
+    def room(self, kind: DType) -> str:
+        """Declare the shared memory that a launch gives for matrices, none of it taken."""
+        name = f"tg_room_{kind.name}"  # one name has one type in a whole source
+        self.line(f"alignas(16) extern __shared__ {c_type(kind)} {name}[];")
+        self.line("I64 tg_taken = 0;")
+        return name
+
     def hold(self, products: Sequence[Gemm]) -> None:
         """Copy the right sides of products into shared memory, those for which there is room;
         the host says for which."""
         if not products:
             return
         kind = products[0].b.buffer.dtype
-        room = f"tg_room_{kind.name}"  # one name has one type in a whole source
         for stmt in products:
             if self._key(stmt) in self.kept or stmt.b.buffer.dtype is not kind:
                 continue
             if not self.kept:
-                self.line(f"alignas(16) extern __shared__ {c_type(kind)} {room}[];")
-                self.line("I64 tg_taken = 0;")
+                room = self.room(kind)
             name = f"held{len(self.kept)}"
             count = in_fours(E.mul(stmt.k, stmt.n))  # so that the next begins where vectors may
             self.held.append((name, E.mul(count, E.index(kind.itemsize))))
